@@ -1,0 +1,68 @@
+# The front door. Every target sets up what it needs, from Python 3.11+, make and a package index.
+PYTHON ?= python3
+VENV := .venv
+# The SAM CLI pins another boto3 than the function ships, so it lives in an environment of its own.
+SAM_VENV := $(VENV)/sam
+BIN := $(VENV)/bin
+SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam
+ARCHITECTURE ?= arm64
+SOURCES := src local tests
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Shows this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/dev ## Uploads a 64 MiB layer through the function, on a local stack
+	@$(BIN)/python -m local.demo
+
+.PHONY: test
+test: $(VENV)/dev $(SAM_VENV)/ready ## Runs all tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(SAM) validate --lint
+
+.PHONY: format
+format: $(VENV)/dev ## Formats the code and mends what the linter can
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: local
+local: $(VENV)/dev ## Serves the local stack for `sam local invoke`, until Ctrl-C
+	@$(BIN)/python -m local.serve
+
+.PHONY: build
+build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
+	$(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+.PHONY: lock
+lock: $(VENV)/dev ## Pins the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --upgrade --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --upgrade --group sam -o requirements/sam.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) -c requirements/dev.txt pyproject.toml -o src/requirements.txt
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+
+.PHONY: clean
+clean: ## Removes what the other targets made
+	rm -rf $(VENV) .aws-sam .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "s3-to-ecr needs Python 3.11 or later, and $(PYTHON) is older: make PYTHON=python3.13 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/dev: requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
+$(SAM_VENV)/ready: requirements/sam.txt | $(BIN)/python
+	$(BIN)/python -m venv $(SAM_VENV)
+	$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
