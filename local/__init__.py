@@ -1,0 +1,1 @@
+"""The stack on this machine: moto for AWS, the samples that `events/` speaks of, and a demonstration."""

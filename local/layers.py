@@ -1,0 +1,24 @@
+"""Layers to try things with: tar archives that are the same bytes wherever they are made."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+
+
+def layer(name: str, content: bytes) -> bytes:
+    """An uncompressed layer with one file in it, of about its content's size."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def gzipped_layer(size: int, seed: int = 0) -> bytes:
+    """A gzip-compressed layer of a little more than `size` bytes, which do not compress."""
+    content = random.Random(seed).randbytes(size)  # noqa: S311 (nobody's secret)
+    return gzip.compress(layer("srv/data.bin", content), compresslevel=1, mtime=0)

@@ -1,0 +1,65 @@
+"""The objects that the events in `events/` are about, for the local bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from local.layers import layer
+from local.stack import BUCKET
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+
+def _sample_layer(name: str) -> bytes:
+    return layer("srv/hello.txt", f"Hello, {name}!\n".encode())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An object and the way in which it gets into the bucket, which decides its ETag."""
+
+    key: str
+    body: bytes
+    way: Literal["put", "multipart"] = "put"
+
+    @property
+    def etag(self) -> str:
+        """The ETag that S3 gives it: the MD5, or for one part that of the part's MD5 with the number of parts."""
+        md5 = hashlib.md5(self.body, usedforsecurity=False)
+        if self.way == "multipart":
+            return hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest() + "-1"
+        return md5.hexdigest()
+
+
+_KNOWN = _sample_layer("known digest")
+_STATIC = _sample_layer("static registry")
+
+SAMPLES = (
+    Sample("layer-test/put.layer", _sample_layer("put")),
+    Sample("layer-test/multipart.layer", _sample_layer("multipart"), "multipart"),
+    Sample(f"layer-test/sha256:{hashlib.sha256(_KNOWN).hexdigest()}", _KNOWN),
+    Sample(f"layer-test/blobs/sha256:{hashlib.sha256(_STATIC).hexdigest()}", _STATIC),
+    Sample("layer-test/Grüße + 100%2B ✨ a+b.layer", _sample_layer("odd key")),
+    Sample("layer-test/", b""),
+    Sample("layer-test/sqs.layer", _sample_layer("SQS")),
+    Sample("layer-test/eventbridge + 1%2B.layer", _sample_layer("EventBridge")),
+)
+
+
+def put_samples(s3: S3Client) -> None:
+    """Puts every sample into the local bucket."""
+    for sample in SAMPLES:
+        if sample.way == "put":
+            s3.put_object(Bucket=BUCKET, Key=sample.key, Body=sample.body)
+            continue
+        upload = s3.create_multipart_upload(Bucket=BUCKET, Key=sample.key)["UploadId"]
+        part = s3.upload_part(Bucket=BUCKET, Key=sample.key, UploadId=upload, PartNumber=1, Body=sample.body)
+        s3.complete_multipart_upload(
+            Bucket=BUCKET,
+            Key=sample.key,
+            UploadId=upload,
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+        )

@@ -1,0 +1,153 @@
+"""A moto server with what template.yaml makes: bucket, queues, table; and a repository to upload to."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.client import DynamoDBClient
+    from types_boto3_ecr.client import ECRClient
+    from types_boto3_s3.client import S3Client
+    from types_boto3_sqs.client import SQSClient
+
+REGION: Final = "eu-central-1"
+BUCKET = "s3-to-ecr-local"
+TABLE = "s3-to-ecr-state"
+REPOSITORY = "layer-test"
+_QUEUE = "s3-to-ecr-work"
+_DEAD_LETTERS = "s3-to-ecr-dead-letters"
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack. `endpoint` is the URL of every AWS service in it."""
+
+    endpoint: str
+    queue_url: str
+    dead_letter_queue_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of a function in this stack: the template's, and those that lead the SDK here."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "STATE_TABLE": TABLE,
+            "QUEUE_URL": self.queue_url,
+            "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
+            "POWERTOOLS_SERVICE_NAME": "s3-to-ecr",
+            "POWERTOOLS_METRICS_NAMESPACE": "S3ToEcr",
+        }
+
+    @property
+    def s3(self) -> S3Client:
+        return _session().client("s3", endpoint_url=self.endpoint, config=_CONFIG)
+
+    @property
+    def sqs(self) -> SQSClient:
+        return _session().client("sqs", endpoint_url=self.endpoint, config=_CONFIG)
+
+    @property
+    def ecr(self) -> ECRClient:
+        return _session().client("ecr", endpoint_url=self.endpoint, config=_CONFIG)
+
+    @property
+    def dynamodb(self) -> DynamoDBClient:
+        return _session().client("dynamodb", endpoint_url=self.endpoint, config=_CONFIG)
+
+
+# Tests and demos talk to a server on this machine; a proxy of the user's has no part in that.
+_CONFIG = Config(proxies={}, retries={"mode": "standard", "total_max_attempts": 3})
+
+
+def _session() -> boto3.Session:
+    return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
+
+
+@contextmanager
+def running(host: str = "127.0.0.1", port: int | None = None) -> Iterator[Stack]:
+    """Starts the stack on a free port, or on `port`, and stops it in the end."""
+    port = port or free_port()
+    # The server must not be led to itself, nor to the user's real account.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        endpoint = f"http://127.0.0.1:{port}"
+        _wait_for(endpoint, server)
+        yield _create(endpoint)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"the moto server ended with exit code {server.returncode}: is {endpoint} in use?")
+        try:
+            opener.open(f"{endpoint}/moto-api/data.json", timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError(f"the moto server did not answer within {_START_SECONDS} s")
+
+
+def _create(endpoint: str) -> Stack:
+    bare = Stack(endpoint, "", "")
+    bare.dynamodb.create_table(
+        TableName=TABLE,
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    bare.ecr.create_repository(repositoryName=REPOSITORY)
+    dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
+    redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 12})
+    queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+    bare.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    bare.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    bare.s3.put_bucket_notification_configuration(
+        Bucket=BUCKET,
+        NotificationConfiguration={
+            "QueueConfigurations": [{"QueueArn": _arn(bare, queue), "Events": ["s3:ObjectCreated:*"]}]
+        },
+    )
+    return Stack(endpoint, queue, dead_letters)
+
+
+def _arn(stack: Stack, queue_url: str) -> str:
+    return stack.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

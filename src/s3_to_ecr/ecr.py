@@ -1,0 +1,148 @@
+"""Amazon ECR's layer API, one method a call, in the words of its documentation.
+
+Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's service quotas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import ClientError
+
+from s3_to_ecr.aws import Codes, translated
+from s3_to_ecr.errors import (
+    AccessDenied,
+    DigestMismatch,
+    EmptyBlob,
+    RepositoryMissing,
+    RequestRefused,
+    UploadLost,
+)
+
+if TYPE_CHECKING:
+    from types_boto3_ecr.client import ECRClient
+
+# Service quotas "Layer parts" and "Layer size".
+MAX_LAYER_PARTS = 4_200
+MAX_LAYER_BYTES = 52_000 * 1024 * 1024
+
+_MISSING = "Create the repository, or set CREATE_REPOSITORIES to true."
+_MISMATCH = "The object's content does not have the digest that its key names."
+_KMS = "The repository's KMS key could not be used: allow the function's role to use it."
+
+_CODES: Codes = {
+    "RepositoryNotFoundException": (RepositoryMissing, _MISSING),
+    "UploadNotFoundException": (UploadLost, ""),
+    "InvalidLayerException": (DigestMismatch, _MISMATCH),
+    "EmptyUploadException": (EmptyBlob, ""),
+    "LayerPartTooSmallException": (RequestRefused, ""),
+    "KmsException": (AccessDenied, _KMS),
+}
+
+
+@dataclass(frozen=True)
+class LayerUpload:
+    """An upload that ECR has opened. `part_size` is in bytes: what ECR expects of every part but the last."""
+
+    repository: str
+    upload_id: str
+    part_size: int
+
+
+@dataclass(frozen=True)
+class PartReceipt:
+    """What ECR holds after a part. `last_byte` is inclusive, -1 for none; `resends` counts the SDK's own retries."""
+
+    last_byte: int
+    resends: int
+
+
+class Registry:
+    """One ECR registry: the account `registry_id`'s, or by `None` the caller's own."""
+
+    def __init__(self, client: ECRClient, registry_id: str | None = None) -> None:
+        self._client = client
+        self._registry: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
+
+    def has_layer(self, repository: str, digest: str) -> bool:
+        """BatchCheckLayerAvailability for one digest.
+
+        A layer that ECR lacks comes back as UNAVAILABLE or among the failures; an ARCHIVED one cannot be pulled
+        either. None of them is there.
+        """
+        with self._calling("BatchCheckLayerAvailability", repository):
+            answer = self._client.batch_check_layer_availability(
+                repositoryName=repository, layerDigests=[digest], **self._registry
+            )
+        return any(
+            layer.get("layerDigest") == digest and layer.get("layerAvailability") == "AVAILABLE"
+            for layer in answer.get("layers", [])
+        )
+
+    def initiate(self, repository: str) -> LayerUpload:
+        """InitiateLayerUpload."""
+        with self._calling("InitiateLayerUpload", repository):
+            answer = self._client.initiate_layer_upload(repositoryName=repository, **self._registry)
+        return LayerUpload(repository, answer["uploadId"], answer["partSize"])
+
+    def upload_part(self, upload: LayerUpload, first_byte: int, part: bytes) -> PartReceipt:
+        """UploadLayerPart: `part` stands from `first_byte` on in the layer. Returns what ECR holds now.
+
+        A part that is not the next one is no error here: ECR then tells where it stands, and the caller goes on from
+        there. That is also how a part comes back that landed although its answer was lost.
+        Raises `UploadLost` when ECR does not know the upload any more.
+        """
+        with self._calling("UploadLayerPart", upload.repository):
+            try:
+                answer: Mapping[str, Any] = self._client.upload_layer_part(
+                    repositoryName=upload.repository,
+                    uploadId=upload.upload_id,
+                    partFirstByte=first_byte,
+                    partLastByte=first_byte + len(part) - 1,
+                    layerPartBlob=part,
+                    **self._registry,
+                )
+                last_byte = answer["lastByteReceived"]
+            except ClientError as error:
+                answer = cast("Mapping[str, Any]", error.response)  # with the members of the modelled exception
+                if answer["Error"]["Code"] != "InvalidLayerPartException" or "lastValidByteReceived" not in answer:
+                    raise
+                last_byte = answer["lastValidByteReceived"]
+        return PartReceipt(last_byte, answer["ResponseMetadata"]["RetryAttempts"])
+
+    def complete(self, upload: LayerUpload, digest: str) -> str:
+        """CompleteLayerUpload. Returns the layer's digest as ECR sees it.
+
+        That the layer exists already is success: layers are named by their content. Raises `DigestMismatch` when the
+        parts do not have the `digest`, `UploadLost` when ECR does not know the upload any more.
+        """
+        with self._calling("CompleteLayerUpload", upload.repository):
+            try:
+                answer = self._client.complete_layer_upload(
+                    repositoryName=upload.repository,
+                    uploadId=upload.upload_id,
+                    layerDigests=[digest],
+                    **self._registry,
+                )
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "LayerAlreadyExistsException":
+                    raise
+                return digest
+        return answer["layerDigest"]
+
+    def create_repository(self, repository: str) -> None:
+        """CreateRepository, with the registry's defaults. That another invocation was faster is no error."""
+        with self._calling("CreateRepository", repository):
+            try:
+                self._client.create_repository(repositoryName=repository, **self._registry)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "RepositoryAlreadyExistsException":
+                    raise
+
+    @contextmanager
+    def _calling(self, operation: str, repository: str) -> Iterator[None]:
+        with translated(f"{operation} for ECR repository {repository}", _CODES):
+            yield

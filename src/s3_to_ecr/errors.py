@@ -1,0 +1,152 @@
+"""Everything that can go wrong with one object, drawn once.
+
+S3ToEcrError
+├── Rejected                   will never work as it stands: reported, never retried
+│   ├── MalformedEvent         what arrived is not an S3 event
+│   ├── RepositoryNotNamed     the key has no folder and there is no default repository
+│   ├── InvalidRepositoryName  ECR would not accept the name
+│   ├── RepositoryMissing      ECR has no such repository, and may not be given one
+│   ├── UnsupportedLayout      the key belongs to a layout that this version cannot push
+│   ├── UnsupportedManifest    a manifest of a kind that ECR does not take
+│   ├── BrokenManifest         a manifest that is not what it says
+│   ├── TagTaken               the tag is immutable and names another image
+│   ├── EmptyBlob              zero bytes: ECR has no empty layers
+│   ├── BlobTooLarge           more bytes or parts than ECR takes
+│   ├── DigestMismatch         the content does not have the digest that the key names
+│   ├── ObjectMissing          deleted since the event, or never there
+│   ├── ObjectChanged          overwritten since the event: a newer event is coming
+│   ├── ObjectArchived         in a storage class that must be restored first
+│   ├── AccessDenied           a permission is missing
+│   └── RequestRefused         AWS calls the request itself invalid
+└── RetryLater                 may work later: goes back on the queue
+    ├── OutOfTime              the invocation ends before the layer does; progress is saved
+    ├── BlobsMissing           blobs that the manifest names are not there yet
+    ├── UploadInProgress       another invocation is at work on the same object
+    ├── UploadLost             ECR forgot the upload, or stopped taking its parts
+    ├── TransferCorrupted      ECR received other bytes than S3 sent
+    └── ServiceUnavailable     throttling or an outage, past the SDK's own retries
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class S3ToEcrError(Exception):
+    """The common base. `reason` says what happened and what to do; `bucket` and `key`, once known, to which object."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.bucket: str | None = None
+        self.key: str | None = None
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}: {self.reason}" if self.bucket else self.reason
+
+
+class Rejected(S3ToEcrError):
+    """Will never work as it stands; somebody has to change something first."""
+
+
+class MalformedEvent(Rejected):
+    """The event, or one of its records, is not what S3 sends."""
+
+
+class RepositoryNotNamed(Rejected):
+    """The key has no folder, and `DEFAULT_REPOSITORY` is not set."""
+
+
+class InvalidRepositoryName(Rejected):
+    """The key gives a repository name outside ECR's rule."""
+
+
+class RepositoryMissing(Rejected):
+    """ECR does not have the repository, and `CREATE_REPOSITORIES` is not `true`."""
+
+
+class UnsupportedLayout(Rejected):
+    """The key belongs to an image layout that this version cannot push."""
+
+
+class UnsupportedManifest(Rejected):
+    """A manifest that ECR does not take, such as Docker schema 1."""
+
+
+class BrokenManifest(Rejected):
+    """A manifest that cannot be parsed, or names a digest that its bytes do not have."""
+
+
+class TagTaken(Rejected):
+    """The repository's tags are immutable, and this one names another image."""
+
+
+class EmptyBlob(Rejected):
+    """The object holds no bytes."""
+
+
+class BlobTooLarge(Rejected):
+    """The blob is past ECR's largest layer, in bytes or in parts."""
+
+
+class DigestMismatch(Rejected):
+    """The content does not have the digest that the key names."""
+
+
+class ObjectMissing(Rejected):
+    """The object, its version or its bucket does not exist."""
+
+
+class ObjectChanged(Rejected):
+    """The object is no longer the one that the event speaks of."""
+
+
+class ObjectArchived(Rejected):
+    """The object is in an archived storage class."""
+
+
+class AccessDenied(Rejected):
+    """The function's role, or a policy on the other side, does not allow the call."""
+
+
+class RequestRefused(Rejected):
+    """AWS found the request invalid."""
+
+
+class RetryLater(S3ToEcrError):
+    """May work later without anybody's help."""
+
+
+class OutOfTime(RetryLater):
+    """The invocation is about to end."""
+
+
+class BlobsMissing(RetryLater):
+    """Blobs that a manifest names have not arrived yet."""
+
+
+class UploadInProgress(RetryLater):
+    """Another invocation is uploading this object."""
+
+
+class UploadLost(RetryLater):
+    """ECR no longer knows the upload, or takes no more parts of it."""
+
+
+class TransferCorrupted(RetryLater):
+    """The digest that ECR found is not that of the bytes that were read."""
+
+
+class ServiceUnavailable(RetryLater):
+    """AWS throttled the call, failed or could not be reached."""
+
+
+@contextmanager
+def concerning(bucket: str, key: str) -> Iterator[None]:
+    """Writes into every error of ours which object it is about."""
+    try:
+        yield
+    except S3ToEcrError as error:
+        error.bucket, error.key = bucket, key
+        raise

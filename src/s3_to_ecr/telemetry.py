@@ -1,0 +1,62 @@
+"""The function's logger and metrics. One of each, shared by all modules.
+
+Logs are JSON lines, level and service by Powertools' own variables; metrics are CloudWatch's embedded format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aws_lambda_powertools import Logger, Metrics
+
+from s3_to_ecr.errors import Rejected, RetryLater
+from s3_to_ecr.jobs import Result
+
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "s3-to-ecr")
+
+logger = Logger(service=SERVICE)
+metrics = Metrics(service=SERVICE, namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "S3ToEcr"))
+
+# What a log line says of the object at hand, as far as it is known by then.
+_OBJECT_KEYS = ("bucket", "key", "repository", "digest", "upload_id")
+
+
+@contextmanager
+def object_context() -> Iterator[None]:
+    """One object's log context: what is appended to the logger within is forgotten at the end."""
+    try:
+        yield
+    finally:
+        logger.remove_keys(_OBJECT_KEYS)
+
+
+def record_result(result: Result, seconds: float) -> None:
+    """Logs and counts what became of a layer in the `seconds` that its object took."""
+    uploaded = result["action"] == "uploaded"
+    logger.info(
+        "Layer uploaded" if uploaded else "Layer skipped",
+        digest=result["digest"],
+        size=result["size"],
+        reason=result["reason"],
+        seconds=round(seconds, 3),
+    )
+    metrics.add_metric("LayersUploaded" if uploaded else "LayersSkipped", "Count", 1)
+    if uploaded:
+        metrics.add_metric("BytesUploaded", "Bytes", result["size"] or 0)
+        metrics.add_metric("UploadSeconds", "Seconds", seconds)
+
+
+def report(error: Exception) -> None:
+    """Logs and counts what stopped an object, once. Only what is nobody's to fix but ours has a stack trace."""
+    match error:
+        case Rejected():
+            logger.error("Rejected", error_type=type(error).__name__, reason=error.reason)
+            metrics.add_metric("Rejected", "Count", 1)
+        case RetryLater():
+            logger.warning("To be retried", error_type=type(error).__name__, reason=error.reason)
+            metrics.add_metric("RetriedLater", "Count", 1)
+        case _:
+            logger.error("Unexpected error, to be retried", exc_info=error)
+            metrics.add_metric("RetriedLater", "Count", 1)

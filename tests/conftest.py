@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from local.stack import REGION, Stack, running
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.s3 import S3Double
+
+if TYPE_CHECKING:
+    from types_boto3_ecr.client import ECRClient
+
+ROOT = Path(__file__).parent.parent
+
+# Nothing of the user's own account, profile or proxy has a part in the tests. Before any module reads it.
+for name in [
+    name for name in os.environ if name.startswith(("AWS_", "POWERTOOLS_")) or name.lower().endswith("_proxy")
+]:
+    del os.environ[name]
+os.environ.update(
+    AWS_ACCESS_KEY_ID="test",
+    AWS_SECRET_ACCESS_KEY="test",
+    AWS_REGION=REGION,
+    AWS_DEFAULT_REGION=REGION,
+    AWS_EC2_METADATA_DISABLED="true",
+)
+
+
+@dataclass
+class Context:
+    """A Lambda context with so many seconds left."""
+
+    seconds: float = 900
+    function_name: str = "s3-to-ecr-test"
+    function_version: str = "$LATEST"
+    memory_limit_in_mb: int = 1024
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:s3-to-ecr-test"
+    aws_request_id: str = "00000000-0000-4000-8000-000000000000"
+    started: float = field(default_factory=time.monotonic)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self.seconds - (time.monotonic() - self.started)) * 1000)
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context()
+
+
+@pytest.fixture
+def ecr() -> EcrDouble:
+    """An ECR without a network, with the repository `app` and parts of 4 bytes."""
+    return EcrDouble(part_size=4).create("app")
+
+
+@pytest.fixture
+def ecr_client(ecr: EcrDouble) -> ECRClient:
+    client = boto3.client("ecr", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
+    ecr.attach(client)
+    return client
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """What was logged so far, as a function that returns the lines."""
+    telemetry = importlib.import_module("s3_to_ecr.telemetry")
+    stream = io.StringIO()
+    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def metrics(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
+    """The metrics emitted since the last call, as a function that returns the sum or the values of each."""
+
+    def emitted() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for line in capsys.readouterr().out.splitlines():
+            if line.startswith("{") and "_aws" in (entry := json.loads(line)):
+                for metric in entry["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
+                    found[metric["Name"]] = found.get(metric["Name"], 0) + sum(entry[metric["Name"]])
+        return found
+
+    return emitted
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The local stack, one for all tests: each uses keys of its own."""
+    with running() as stack:
+        yield stack
+
+
+@pytest.fixture
+def strict_ecr() -> Iterator[EcrDouble]:
+    """A strict ECR over HTTP, with the repository `app` and parts of ECR's own size."""
+    with EcrDouble().create("app").running() as double:
+        yield double
+
+
+@pytest.fixture
+def s3_double() -> Iterator[S3Double]:
+    with S3Double().running() as double:
+        yield double
+
+
+@pytest.fixture
+def load_handler(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Imports the handler as Lambda does, in the given environment."""
+
+    def load(environment: dict[str, str], **more: str) -> Any:
+        for name, value in (environment | more).items():
+            monkeypatch.setenv(name, value)
+        sys.modules.pop("handler", None)
+        return importlib.import_module("handler")
+
+    return load

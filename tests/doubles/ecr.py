@@ -1,0 +1,315 @@
+"""An ECR that keeps the rules which moto lacks, speaking ECR's JSON 1.1 protocol over HTTP.
+
+The rules are those of the API reference: a part begins where the last one ended and is as long as its offsets say;
+parts but the last have a minimum size; a layer has the digest that is declared, and is not empty; an image's layers and
+children are there before it is. Where ECR may answer in more than one way, `missing_as` and the like choose.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError
+
+from tests.doubles.server import Fault, Faults, QuietHandler, serving
+
+if TYPE_CHECKING:
+    from types_boto3_ecr.client import ECRClient
+
+_TARGET = "AmazonEC2ContainerRegistry_V20150921."
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_PART_BYTES = 20_971_520
+MIN_PART_BYTES = 5 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it came. `blob_bytes` is the length of a part, whose content is not kept here."""
+
+    operation: str
+    members: dict[str, Any]
+    blob_bytes: int = 0
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The inclusive offsets of a part."""
+        return self.members["partFirstByte"], self.members["partLastByte"]
+
+
+@dataclass
+class Upload:
+    """An upload in progress. The content is kept only if the double keeps content."""
+
+    repository: str
+    sha256: Any = field(default_factory=hashlib.sha256)
+    received: int = 0
+    parts: list[int] = field(default_factory=list)
+    content: bytearray = field(default_factory=bytearray)
+
+
+@dataclass
+class Repository:
+    """What one repository holds: layers by digest (content, or `None`), images by digest, tags."""
+
+    layers: dict[str, bytes | None] = field(default_factory=dict)
+    archived: set[str] = field(default_factory=set)
+    images: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class _Raw(io.BytesIO):
+    """A body as botocore expects it of urllib3."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        while chunk := self.read():
+            yield chunk
+
+
+class EcrError(Exception):
+    """An error of the service model, with the members that it carries."""
+
+    def __init__(self, code: str, message: str = "", status: int = 400, **members: Any) -> None:
+        super().__init__(code)
+        self.status = status
+        self.answer = {"__type": code, "message": message or code, **members}
+
+
+class EcrDouble:
+    """The registry. `calls` holds all requests in order; `faults` what is to go wrong."""
+
+    def __init__(
+        self,
+        *,
+        part_size: int = 10_485_760,
+        min_part_bytes: int | None = None,
+        missing_as: Literal["failure", "unavailable"] = "failure",
+        keep_content: bool = True,
+    ) -> None:
+        self.part_size = part_size
+        # A test's small part size brings a minimum of its own, lest no part be large enough.
+        self.min_part_bytes = min(MIN_PART_BYTES, part_size) if min_part_bytes is None else min_part_bytes
+        self.missing_as = missing_as
+        self.keep_content = keep_content
+        self.repositories: dict[str, Repository] = {}
+        self.uploads: dict[str, Upload] = {}
+        self.calls: list[Call] = []
+        self.faults = Faults()
+        self.answered_digest: str | None = None
+        self._lock = threading.Lock()
+        self.url = ""
+
+    def create(self, *repositories: str) -> EcrDouble:
+        """Makes repositories, and returns the double."""
+        self.repositories.update({name: Repository() for name in repositories})
+        return self
+
+    def calls_of(self, operation: str) -> list[Call]:
+        """The requests of one operation."""
+        return [call for call in self.calls if call.operation == operation]
+
+    @property
+    def operations(self) -> list[str]:
+        """The operations called, in order."""
+        return [call.operation for call in self.calls]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The offsets of all parts sent, in order."""
+        return [call.span for call in self.calls_of("UploadLayerPart")]
+
+    def content_of(self, repository: str, digest: str) -> bytes:
+        """A layer's content; fails when it is not there or not kept."""
+        content = self.repositories[repository].layers[digest]
+        assert content is not None
+        return content
+
+    @contextmanager
+    def running(self) -> Iterator[EcrDouble]:
+        """Serves the double over HTTP at `url`."""
+        double = self
+
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                operation = self.headers["X-Amz-Target"].removeprefix(_TARGET)
+                answered = double.answer(operation, json.loads(body))
+                if answered is None:
+                    self.cut()
+                    return
+                status, answer = answered
+                self.reply(status, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+        with serving(Handler) as url:
+            self.url = url
+            yield self
+
+    def attach(self, client: ECRClient) -> None:
+        """Answers a client's requests without a network, right where botocore would send them."""
+
+        # The stubs know neither botocore's header bytes nor that a handler may answer.
+        def send(request: Any, **_: Any) -> Any:
+            operation = request.headers["X-Amz-Target"].decode().removeprefix(_TARGET)
+            answered = self.answer(operation, json.loads(request.body))
+            if answered is None:
+                raise ConnectionClosedError(endpoint_url=request.url)
+            status, answer = answered
+            return AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(answer).encode()))
+
+        client.meta.events.register("before-send.ecr.*", send)
+
+    def answer(self, operation: str, members: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """The HTTP status and the body, or `None` to cut the connection."""
+        blob = base64.b64decode(members.pop("layerPartBlob", ""), validate=True)
+        with self._lock:
+            self.calls.append(Call(operation, members, len(blob)))
+            fault = self.faults.take(operation)
+            if fault and not fault.after:
+                return self._refuse(fault)
+            try:
+                answer = self._operations[operation](members, blob)
+            except EcrError as error:
+                return error.status, error.answer
+            return self._refuse(fault) if fault else (200, answer)
+
+    def truncate_uploads(self, received: int) -> None:
+        """Lets every upload in progress have lost all bytes from `received` on."""
+        with self._lock:
+            for upload in self.uploads.values():
+                del upload.content[received:]
+                upload.received, upload.parts = received, [received]
+                upload.sha256 = hashlib.sha256(upload.content)
+
+    def forget_uploads(self) -> None:
+        """Lets every upload in progress be unknown from now on."""
+        with self._lock:
+            self.uploads.clear()
+
+    @property
+    def _operations(self) -> dict[str, Callable[[dict[str, Any], bytes], dict[str, Any]]]:
+        return {
+            "BatchCheckLayerAvailability": self._batch_check,
+            "InitiateLayerUpload": self._initiate,
+            "UploadLayerPart": self._upload_part,
+            "CompleteLayerUpload": self._complete,
+            "CreateRepository": self._create_repository,
+            "PutImage": self._put_image,
+        }
+
+    @staticmethod
+    def _refuse(fault: Fault) -> tuple[int, dict[str, Any]] | None:
+        if fault.code is None:
+            return None
+        return fault.status, {"__type": fault.code, "message": "a fault on demand", **fault.members}
+
+    def _repository(self, members: dict[str, Any]) -> Repository:
+        name = members["repositoryName"]
+        if name not in self.repositories:
+            raise EcrError("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
+        return self.repositories[name]
+
+    def _upload(self, members: dict[str, Any]) -> Upload:
+        self._repository(members)
+        upload = self.uploads.get(members["uploadId"])
+        if upload is None or upload.repository != members["repositoryName"]:
+            raise EcrError("UploadNotFoundException", "The upload could not be found, or is not valid here")
+        return upload
+
+    def _batch_check(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        if not 1 <= len(members["layerDigests"]) <= 100:
+            raise EcrError("InvalidParameterException", "layerDigests takes 1 to 100 digests")
+        layers, failures = [], []
+        for digest in members["layerDigests"]:
+            if not _DIGEST.fullmatch(digest):
+                failures.append({"layerDigest": digest, "failureCode": "InvalidLayerDigest"})
+            elif digest in repository.archived:
+                layers.append({"layerDigest": digest, "layerAvailability": "ARCHIVED"})
+            elif digest in repository.layers:
+                layers.append({"layerDigest": digest, "layerAvailability": "AVAILABLE"})
+            elif self.missing_as == "unavailable":
+                layers.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
+            else:
+                failures.append({"layerDigest": digest, "failureCode": "MissingLayerDigest"})
+        return {"layers": layers, "failures": failures}
+
+    def _initiate(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        self._repository(members)
+        upload_id = str(uuid.uuid4())
+        self.uploads[upload_id] = Upload(members["repositoryName"])
+        return {"uploadId": upload_id, "partSize": self.part_size}
+
+    def _upload_part(self, members: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        upload = self._upload(members)
+        first, last = members["partFirstByte"], members["partLastByte"]
+        if len(blob) > MAX_PART_BYTES or not blob:
+            raise EcrError("InvalidParameterException", f"a part of {len(blob)} bytes")
+        if first != upload.received or last - first + 1 != len(blob):
+            raise EcrError(
+                "InvalidLayerPartException",
+                f"part {first}-{last} of {len(blob)} bytes, where byte {upload.received} comes next",
+                uploadId=members["uploadId"],
+                lastValidByteReceived=upload.received - 1,
+            )
+        upload.sha256.update(blob)
+        upload.received += len(blob)
+        upload.parts.append(len(blob))
+        if self.keep_content:
+            upload.content += blob
+        return {"uploadId": members["uploadId"], "lastByteReceived": last}
+
+    def _complete(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        upload = self._upload(members)
+        repository = self._repository(members)
+        digests = members["layerDigests"]
+        if not upload.parts:
+            raise EcrError("EmptyUploadException", "The upload has no parts")
+        if any(size < self.min_part_bytes for size in upload.parts[:-1]):
+            raise EcrError("LayerPartTooSmallException", "A part but the last is under the minimum")
+        found = f"sha256:{upload.sha256.hexdigest()}"
+        if found not in digests:
+            raise EcrError("InvalidLayerException", f"The layer has the digest {found}, not {digests}")
+        if found in repository.layers:
+            raise EcrError("LayerAlreadyExistsException", f"The layer {found} exists already")
+        repository.layers[found] = bytes(upload.content) if self.keep_content else None
+        del self.uploads[members["uploadId"]]
+        return {"uploadId": members["uploadId"], "layerDigest": self.answered_digest or found}
+
+    def _create_repository(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        name = members["repositoryName"]
+        if name in self.repositories:
+            raise EcrError("RepositoryAlreadyExistsException", f"The repository {name} exists already")
+        self.repositories[name] = Repository()
+        return {"repository": {"repositoryName": name}}
+
+    def _put_image(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        manifest = members["imageManifest"]
+        digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
+        if members.get("imageDigest", digest) != digest:
+            raise EcrError("ImageDigestDoesNotMatchException", f"The image has the digest {digest}")
+        content = json.loads(manifest)
+        needed = [entry["digest"] for entry in [content.get("config"), *content.get("layers", [])] if entry]
+        if missing := [entry for entry in needed if entry not in repository.layers]:
+            raise EcrError("LayersNotFoundException", f"The layers {missing} do not exist")
+        children = [entry["digest"] for entry in content.get("manifests", [])]
+        if missing := [child for child in children if child not in repository.images]:
+            raise EcrError("ReferencedImagesNotFoundException", f"The images {missing} do not exist")
+        tag = members.get("imageTag")
+        if digest in repository.images and (tag is None or repository.tags.get(tag) == digest):
+            raise EcrError("ImageAlreadyExistsException", f"The image {digest} exists already")
+        repository.images[digest] = manifest
+        if tag is not None:
+            repository.tags[tag] = digest
+        return {"image": {"imageId": {"imageDigest": digest}, "repositoryName": members["repositoryName"]}}

@@ -1,0 +1,157 @@
+"""An S3 to read from over HTTP: ranged GET and HEAD, pinned by version or ETag, with faults on demand.
+
+moto reads a whole object for every range, which a 2 GiB object is too large for; and it does not break off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from tests.doubles.server import Faults, QuietHandler, serving
+
+
+class Content(Protocol):
+    """An object's bytes, by range."""
+
+    def __len__(self) -> int: ...
+    def slice(self, first: int, end: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Content that is at hand."""
+
+    body: bytes
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+    def slice(self, first: int, end: int) -> bytes:
+        return self.body[first:end]
+
+
+class Pattern:
+    """Content of any size out of one random block, whose length is no multiple of a part's: no two parts are alike."""
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self._size = size
+        self._block = random.Random(seed).randbytes(1_000_003)  # noqa: S311 (nobody's secret)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def slice(self, first: int, end: int) -> bytes:
+        start = first % len(self._block)
+        length = end - first
+        return (self._block * (1 + (start + length) // len(self._block)))[start : start + length]
+
+    @property
+    def digest(self) -> str:
+        """The digest of all of it."""
+        sha256 = hashlib.sha256()
+        for first in range(0, self._size, 1 << 24):
+            sha256.update(self.slice(first, min(first + (1 << 24), self._size)))
+        return f"sha256:{sha256.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it stands."""
+
+    content: Content
+    etag: str = "0123456789abcdef0123456789abcdef"
+    version_id: str = "v1"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A request as it came."""
+
+    method: str
+    key: str
+    range: tuple[int, int] | None
+    version_id: str | None
+    if_match: str | None
+
+
+class S3Double:
+    """The store, of one bucket with any name. `reads` holds all requests.
+
+    Faults are for "GetObject", any request; or for "BreakBody", whose body breaks off halfway.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Stored] = {}
+        self.reads: list[Read] = []
+        self.faults = Faults()
+        self.url = ""
+
+    @contextmanager
+    def running(self) -> Iterator[S3Double]:
+        """Serves the double over HTTP at `url`."""
+        double = self
+
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:
+                double._serve(self)
+
+            def do_HEAD(self) -> None:
+                double._serve(self)
+
+        with serving(Handler) as url:
+            self.url = url
+            yield self
+
+    def _serve(self, request: QuietHandler) -> None:
+        parts = urlsplit(request.path)
+        key = unquote(parts.path).split("/", 2)[2]
+        version = parse_qs(parts.query).get("versionId", [None])[0]
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        span = (int(asked[1]), int(asked[2])) if asked else None
+        if_match = request.headers.get("If-Match")
+        self.reads.append(Read(request.command, key, span, version, if_match))
+
+        fault = self.faults.take("GetObject")
+        if fault:
+            if fault.code:
+                self._refuse(request, fault.status, fault.code)
+            else:
+                request.cut()
+            return
+        stored = self.objects.get(key)
+        if stored is None:
+            self._refuse(request, 404, "NoSuchKey")
+        elif version not in (None, stored.version_id):
+            self._refuse(request, 404, "NoSuchVersion")
+        elif if_match not in (None, f'"{stored.etag}"'):
+            self._refuse(request, 412, "PreconditionFailed")
+        elif span and span[0] >= len(stored.content):
+            self._refuse(request, 416, "InvalidRange")
+        else:
+            self._send(request, stored, span)
+
+    def _send(self, request: QuietHandler, stored: Stored, span: tuple[int, int] | None) -> None:
+        headers = {"ETag": f'"{stored.etag}"', "x-amz-version-id": stored.version_id}
+        size = len(stored.content)
+        first, end = (span[0], min(span[1] + 1, size)) if span else (0, size)
+        headers["Content-Length"] = str(end - first)
+        if span:
+            headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+        body = stored.content.slice(first, end) if request.command == "GET" else b""
+        if self.faults.take("BreakBody"):
+            body = body[: len(body) // 2]
+            request.cut()
+        request.reply(206 if span else 200, body, headers)
+
+    @staticmethod
+    def _refuse(request: QuietHandler, status: int, code: str) -> None:
+        body = f"<Error><Code>{escape(code)}</Code><Message>a refusal</Message></Error>".encode()
+        request.reply(status, body, {"Content-Type": "application/xml"})

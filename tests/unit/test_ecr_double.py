@@ -1,0 +1,104 @@
+"""The double is what the other tests stand on: its own rules, one by one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from tests.doubles.ecr import MAX_PART_BYTES, EcrDouble
+
+BODY = b"01234567"
+DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.fixture
+def upload(ecr: EcrDouble) -> str:
+    return str(succeed(ecr, "InitiateLayerUpload")["uploadId"])
+
+
+def call(ecr: EcrDouble, operation: str, **members: Any) -> tuple[int, dict[str, Any]]:
+    answered = ecr.answer(operation, {"repositoryName": "app", **members})
+    assert answered
+    return answered
+
+
+def succeed(ecr: EcrDouble, operation: str, **members: Any) -> dict[str, Any]:
+    status, answer = call(ecr, operation, **members)
+    assert status == 200, answer
+    return answer
+
+
+def refused(ecr: EcrDouble, operation: str, **members: Any) -> str:
+    status, answer = call(ecr, operation, **members)
+    assert status == 400
+    return str(answer["__type"])
+
+
+def part(upload: str, first: int, body: bytes, last: int | None = None) -> dict[str, Any]:
+    last = first + len(body) - 1 if last is None else last
+    blob = base64.b64encode(body).decode()
+    return {"uploadId": upload, "partFirstByte": first, "partLastByte": last, "layerPartBlob": blob}
+
+
+def test_a_part_begins_where_the_last_one_ended(ecr: EcrDouble, upload: str) -> None:
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, b"0123"))
+    for first in (0, 3, 5, 8):
+        status, answer = call(ecr, "UploadLayerPart", **part(upload, first, b"4567"))
+        assert (status, answer["__type"], answer["lastValidByteReceived"]) == (400, "InvalidLayerPartException", 3)
+
+
+def test_a_part_is_as_long_as_its_offsets_say(ecr: EcrDouble, upload: str) -> None:
+    assert refused(ecr, "UploadLayerPart", **part(upload, 0, b"0123", last=4)) == "InvalidLayerPartException"
+    assert refused(ecr, "UploadLayerPart", **part(upload, 0, b"0123", last=2)) == "InvalidLayerPartException"
+
+
+def test_a_part_has_a_maximum_and_a_minimum(ecr: EcrDouble, upload: str) -> None:
+    too_large = part(upload, 0, bytes(MAX_PART_BYTES + 1))
+    assert refused(ecr, "UploadLayerPart", **too_large) == "InvalidParameterException"
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, b"012"))
+    succeed(ecr, "UploadLayerPart", **part(upload, 3, b"34567"))
+    completion = {"uploadId": upload, "layerDigests": [DIGEST]}
+    assert refused(ecr, "CompleteLayerUpload", **completion) == "LayerPartTooSmallException"
+
+
+def test_a_layer_has_the_digest_that_is_declared(ecr: EcrDouble, upload: str) -> None:
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, BODY))
+    wrong = {"uploadId": upload, "layerDigests": ["sha256:" + "0" * 64]}
+    assert refused(ecr, "CompleteLayerUpload", **wrong) == "InvalidLayerException"
+    assert succeed(ecr, "CompleteLayerUpload", uploadId=upload, layerDigests=[DIGEST])["layerDigest"] == DIGEST
+
+
+def test_a_layer_is_not_empty_and_exists_once(ecr: EcrDouble, upload: str) -> None:
+    completion = {"uploadId": upload, "layerDigests": [DIGEST]}
+    assert refused(ecr, "CompleteLayerUpload", **completion) == "EmptyUploadException"
+    ecr.repositories["app"].layers[DIGEST] = BODY
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, BODY))
+    assert refused(ecr, "CompleteLayerUpload", **completion) == "LayerAlreadyExistsException"
+
+
+def test_an_upload_belongs_to_its_repository(ecr: EcrDouble, upload: str) -> None:
+    ecr.create("other")
+    foreign = part(upload, 0, BODY) | {"repositoryName": "other"}
+    assert refused(ecr, "UploadLayerPart", **foreign) == "UploadNotFoundException"
+    assert refused(ecr, "UploadLayerPart", **part(upload, 0, BODY) | {"repositoryName": "no"}) == (
+        "RepositoryNotFoundException"
+    )
+
+
+def test_an_image_needs_its_layers_and_children_first(ecr: EcrDouble) -> None:
+    config, layer = {"digest": "sha256:c"}, {"digest": DIGEST}
+    image = json.dumps({"config": config, "layers": [layer]})
+    digest = f"sha256:{hashlib.sha256(image.encode()).hexdigest()}"
+    index = json.dumps({"manifests": [{"digest": digest}]})
+
+    assert refused(ecr, "PutImage", imageManifest=image) == "LayersNotFoundException"
+    assert refused(ecr, "PutImage", imageManifest=index) == "ReferencedImagesNotFoundException"
+    ecr.repositories["app"].layers.update({DIGEST: BODY, "sha256:c": b"{}"})
+    assert refused(ecr, "PutImage", imageManifest=image, imageDigest=DIGEST) == "ImageDigestDoesNotMatchException"
+    succeed(ecr, "PutImage", imageManifest=image, imageDigest=digest)
+    succeed(ecr, "PutImage", imageManifest=index, imageTag="latest")
+    assert refused(ecr, "PutImage", imageManifest=image) == "ImageAlreadyExistsException"

@@ -1,0 +1,78 @@
+"""What the repository itself promises: locks that agree, samples that are what the events say, no machine's traces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.samples import SAMPLES
+from local.stack import BUCKET
+from s3_to_ecr import events
+from s3_to_ecr.events import ObjectCreated
+from tests.conftest import ROOT
+
+EVENTS = sorted((ROOT / "events").glob("*.json"))
+
+
+def pins(path: str) -> list[tuple[str, str]]:
+    """Names and versions; more than one of a name where the Python version decides."""
+    return re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE)
+
+
+def notifications(event: dict[str, Any]) -> list[Any]:
+    return [json.loads(record["body"]) for record in event["Records"]] if events.is_sqs(event) else [event]
+
+
+def test_what_ships_is_what_is_tested() -> None:
+    shipped = pins("src/requirements.txt")
+
+    assert {"boto3", "botocore", "aws-lambda-powertools"} < {name for name, _ in shipped}
+    assert set(shipped) <= set(pins("requirements/dev.txt"))
+
+
+@pytest.mark.parametrize("path", ["src/requirements.txt", "requirements/dev.txt", "requirements/sam.txt"])
+def test_every_pin_has_a_hash_and_no_index(path: str) -> None:
+    lock = (ROOT / path).read_text()
+
+    assert len(re.findall(r"^[a-z0-9-]+==.*\\\n +--hash=sha256:", lock, re.MULTILINE)) == len(pins(path))
+    assert "://" not in lock
+
+
+def test_only_the_documentations_account_appears() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)  # noqa: S607
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        path = Path(ROOT, name)
+        if path.suffix in {".py", ".yaml", ".json", ".toml", ".md"} and path.exists():
+            accounts = set(re.findall(r"(?<![0-9a-fA-F-])\d{12}(?![0-9a-fA-F])", path.read_text()))
+            assert accounts <= {"123456789012"}, name
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_sample_events_are_about_the_samples_in_the_local_bucket(path: Path) -> None:
+    samples = {sample.key: sample for sample in SAMPLES}
+    for notification in notifications(json.loads(path.read_text())):
+        for record in events.records(notification):
+            created = events.object_created(record)
+            assert isinstance(created, ObjectCreated)
+            sample = samples[created.key]
+            assert (created.bucket, created.size, created.etag) == (BUCKET, len(sample.body), sample.etag)
+
+
+def test_every_carrier_has_a_sample_event() -> None:
+    assert {path.stem for path in EVENTS} >= {
+        "s3-put", "s3-multipart", "s3-copy", "s3-odd-key", "s3-several", "sqs", "sqs-test-event", "eventbridge",
+    }  # fmt: skip
+
+
+def test_samples_named_by_a_digest_have_it() -> None:
+    named = [sample for sample in SAMPLES if "sha256:" in sample.key]
+
+    assert len(named) == 2
+    for sample in named:
+        assert sample.key.endswith(hashlib.sha256(sample.body).hexdigest())
