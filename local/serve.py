@@ -1,0 +1,29 @@
+"""`make local`: the stack, with the samples in its bucket, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from local.samples import put_samples
+from local.stack import BUCKET, REPOSITORY, running
+
+
+def main() -> None:
+    """Serves on PORT, 5000 unless set."""
+    port = int(os.environ.get("PORT", "5000"))
+    # 0.0.0.0, for the function runs in a container and reaches this machine from outside.
+    with running(host="0.0.0.0", port=port) as stack:  # noqa: S104
+        put_samples(stack.s3)
+        print(f"The local stack serves at {stack.endpoint}, until Ctrl-C.")
+        print(f"  bucket      {BUCKET}, with the objects of events/")
+        print(f"  repository  {REPOSITORY}")
+        print(f"  queue       {stack.queue_url}")
+        print("A shell's variables for it:")
+        for name, value in stack.environment.items():
+            print(f"  export {name}={value}")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main()
