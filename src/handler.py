@@ -18,7 +18,7 @@ from s3_to_ecr import events
 from s3_to_ecr.aws import CLIENT_CONFIG
 from s3_to_ecr.content import Blob, open_blob
 from s3_to_ecr.ecr import Registry
-from s3_to_ecr.errors import RepositoryMissing, concerning
+from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, concerning
 from s3_to_ecr.events import ObjectCreated, OtherEvent
 from s3_to_ecr.jobs import Failure, Ignore, Outcome, Result, UploadLayer
 from s3_to_ecr.layer_upload import upload_layer
@@ -47,14 +47,18 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     once.begin(context)
     if events.is_sqs(event):
         return dict(WorkQueue(sqs, settings, mirror_all).process(event))
-    outcome = mirror_all(event)
+    try:
+        outcome = mirror_all(event)
+    except MalformedEvent as error:
+        report(error)
+        raise
     match [failure.error for failure in outcome.failures]:
         case []:
             return {"results": outcome.results}
-        case [error]:
-            raise error
-        case errors:
-            raise ExceptionGroup(f"{len(errors)} objects failed: " + "; ".join(map(str, errors)), errors)
+        case [only]:
+            raise only
+        case several:
+            raise ExceptionGroup(f"{len(several)} objects failed: " + "; ".join(map(str, several)), several)
 
 
 def mirror_all(notification: object) -> Outcome:

@@ -54,6 +54,18 @@ class Context:
         return int((self.seconds - (time.monotonic() - self.started)) * 1000)
 
 
+def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]:
+    """A record of the event that Lambda makes of messages which it polled."""
+    return {
+        "messageId": f"message-{number}",
+        "receiptHandle": f"receipt-{number}",
+        "body": body,
+        "attributes": {"ApproximateReceiveCount": str(received)},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+    }
+
+
 @pytest.fixture
 def context() -> Context:
     return Context()

@@ -13,6 +13,7 @@ from s3_to_ecr.errors import EmptyBlob, OutOfTime, S3ToEcrError, ServiceUnavaila
 from s3_to_ecr.jobs import Failure, Outcome
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.work_queue import WorkQueue
+from tests.conftest import sqs_message
 
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 SETTINGS = Settings("state", queue_url="https://sqs/work", dead_letter_queue_url="https://sqs/dead-letters")
 RECORD = {"eventSource": "aws:s3", "s3": {"object": {"key": "app/x"}}}
 Mirror = Callable[[object], Outcome]
-
-
-def message(body: object, number: int = 1, received: int = 1) -> dict[str, Any]:
-    return {
-        "messageId": f"message-{number}",
-        "receiptHandle": f"receipt-{number}",
-        "body": body if isinstance(body, str) else json.dumps(body),
-        "attributes": {"ApproximateReceiveCount": str(received)},
-        "messageAttributes": {},
-        "eventSource": "aws:sqs",
-    }
 
 
 def failed(error: Exception, record: dict[str, Any] | None = None) -> Failure:
@@ -91,7 +81,7 @@ def expect_report(stub: Stubber, body: str, **attributes: str) -> None:
 
 def test_messages_that_are_done_are_not_named_in_the_answer(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
-    answer = WorkQueue(sqs, SETTINGS, always()).process({"Records": [message("{}", 1), message("{}", 2)]})
+    answer = WorkQueue(sqs, SETTINGS, always()).process({"Records": [sqs_message("{}", 1), sqs_message("{}", 2)]})
 
     assert answer == {"batchItemFailures": []}
 
@@ -99,7 +89,7 @@ def test_messages_that_are_done_are_not_named_in_the_answer(sqs: SQSClient, stub
 def test_only_the_message_that_failed_comes_back(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-2", 30)
     mirror = outcomes(one=Outcome([], []), two=Outcome([], [failed(ServiceUnavailable("down"))]), three=Outcome([], []))
-    records = [message(f'"{name}"', number) for number, name in enumerate(["one", "two", "three"], 1)]
+    records = [sqs_message(f'"{name}"', number) for number, name in enumerate(["one", "two", "three"], 1)]
 
     assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": records})) == ["message-2"]
 
@@ -108,7 +98,7 @@ def test_that_all_messages_failed_is_no_exception(sqs: SQSClient, stub: Stubber)
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 @pytest.mark.parametrize(("received", "seconds"), [(1, 30), (2, 60), (3, 120), (5, 480), (6, 900), (50, 900)])
@@ -116,27 +106,27 @@ def test_a_message_waits_longer_each_time(sqs: SQSClient, stub: Stubber, receive
     expect_visibility(stub, "receipt-1", seconds)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}", received=received)]})
+    WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}", received=received)]})
 
 
 def test_a_message_out_of_time_comes_back_at_once(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
 
-    WorkQueue(sqs, SETTINGS, always(failed(OutOfTime("later")))).process({"Records": [message("{}", received=9)]})
+    WorkQueue(sqs, SETTINGS, always(failed(OutOfTime("later")))).process({"Records": [sqs_message("{}", received=9)]})
 
 
 def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("change_message_visibility", "ServiceUnavailable", http_status_code=503)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_an_unexpected_error_leaves_the_message_to_the_queues_own_timeout(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
     mirror = always(failed(KeyError("a bug")))
 
-    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_a_rejected_object_is_reported_with_its_reason_and_consumed(sqs: SQSClient, stub: Stubber) -> None:
@@ -150,7 +140,7 @@ def test_a_rejected_object_is_reported_with_its_reason_and_consumed(sqs: SQSClie
     )
     mirror = always(failed(EmptyBlob("no bytes")))
 
-    assert WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]}) == {"batchItemFailures": []}
+    assert WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]}) == {"batchItemFailures": []}
 
 
 def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub: Stubber) -> None:
@@ -163,7 +153,7 @@ def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub:
         Key="(unknown)",
     )
 
-    assert WorkQueue(sqs, SETTINGS, always()).process({"Records": [message("hello")]}) == {"batchItemFailures": []}
+    assert WorkQueue(sqs, SETTINGS, always()).process({"Records": [sqs_message("hello")]}) == {"batchItemFailures": []}
 
 
 def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, stub: Stubber) -> None:
@@ -174,26 +164,26 @@ def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, 
         )
     mirror = always(failed(EmptyBlob("no bytes")), failed(EmptyBlob("no bytes"), eventbridge))
 
-    assert WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]}) == {"batchItemFailures": []}
+    assert WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]}) == {"batchItemFailures": []}
 
 
 def test_nothing_is_reported_while_a_record_of_the_message_has_to_wait(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(EmptyBlob("no bytes")), failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
-def test_a_report_that_cannot_be_sent_keeps_the_message(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_report_that_cannot_be_sent_keeps_the_sqs_message(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("send_message", "ServiceUnavailable", http_status_code=503)
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(EmptyBlob("no bytes")))
 
-    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
     queue = WorkQueue(sqs, Settings("state", queue_url="https://sqs/work"), always(failed(EmptyBlob("no bytes"))))
 
-    assert failures_of(queue.process({"Records": [message("{}")]})) == ["message-1"]
+    assert failures_of(queue.process({"Records": [sqs_message("{}")]})) == ["message-1"]

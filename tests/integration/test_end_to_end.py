@@ -1,0 +1,228 @@
+"""From an object in the bucket, by the event that S3 itself sends, to a layer in ECR; all of it on moto."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local.layers import gzipped_layer
+from local.samples import SAMPLES, put_samples
+from local.stack import BUCKET, REPOSITORY, Stack
+from s3_to_ecr.errors import RepositoryMissing
+from tests.conftest import ROOT, Context, sqs_message
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.type_defs import MessageTypeDef
+
+MIB = 1024 * 1024
+Load = Callable[..., Any]
+
+
+def digest_of(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def available(stack: Stack, repository: str, digest: str) -> bool:
+    checked = stack.ecr.batch_check_layer_availability(repositoryName=repository, layerDigests=[digest])
+    return [layer["layerAvailability"] for layer in checked["layers"]] == ["AVAILABLE"]
+
+
+def messages_about(stack: Stack, key: str) -> list[MessageTypeDef]:
+    """The messages that S3 sent about one object. Those about others are of other tests, and go."""
+    found: list[MessageTypeDef] = []
+    while messages := stack.sqs.receive_message(QueueUrl=stack.queue_url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            stack.sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        found += [message for message in messages if key.rsplit("/", 1)[-1] in message["Body"]]
+    return found
+
+
+@pytest.fixture
+def key() -> str:
+    return f"{REPOSITORY}/{uuid.uuid4().hex}.tar.gz"
+
+
+def test_an_object_becomes_a_layer_by_the_event_that_s3_sends(
+    stack: Stack, load_handler: Load, key: str, context: Context, metrics: Callable[[], dict[str, Any]]
+) -> None:
+    body = gzipped_layer(12 * MIB)
+    stack.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    [message] = messages_about(stack, key)
+    handler = load_handler(stack.environment)
+
+    assert handler.lambda_handler({"Records": [sqs_message(message["Body"])]}, context) == {"batchItemFailures": []}
+    assert available(stack, REPOSITORY, digest_of(body))
+    counted = metrics()
+    assert counted.pop("UploadSeconds") > 0
+    assert counted == {"Records": 1, "LayersUploaded": 1, "BytesUploaded": len(body)}
+
+    # The same event again sends nothing.
+    assert handler.lambda_handler({"Records": [sqs_message(message["Body"])]}, context) == {"batchItemFailures": []}
+    assert metrics() == {"Records": 1, "LayersSkipped": 1}
+
+
+def test_a_multipart_upload_that_s3_announces_twice_is_uploaded_once(
+    stack: Stack, load_handler: Load, key: str, context: Context
+) -> None:
+    upload = stack.s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+    bodies = [gzipped_layer(5 * MIB, seed=1), gzipped_layer(MIB, seed=2)]
+    parts = [
+        stack.s3.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=number, Body=body)["ETag"]
+        for number, body in enumerate(bodies, 1)
+    ]
+    stack.s3.complete_multipart_upload(
+        Bucket=BUCKET,
+        Key=key,
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(parts, 1)]},
+    )
+    events = [json.loads(message["Body"]) for message in messages_about(stack, key)] * 2
+    handler = load_handler(stack.environment)
+
+    results = [handler.lambda_handler(event, context)["results"][0] for event in events]
+
+    assert [result["action"] for result in results] == ["uploaded"] + ["skipped"] * (len(results) - 1)
+    assert {result["digest"] for result in results} == {digest_of(b"".join(bodies))}
+
+
+def test_s3s_test_event_is_consumed_quietly(
+    stack: Stack, load_handler: Load, context: Context, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    event = json.loads((ROOT / "events/sqs-test-event.json").read_text())
+
+    assert load_handler(stack.environment).lambda_handler(event, context) == {"batchItemFailures": []}
+    assert logs() == []
+
+
+@pytest.mark.parametrize(
+    ("event", "samples"),
+    [
+        ("s3-put", ["put.layer"]),
+        ("s3-multipart", ["multipart.layer"]),
+        ("s3-copy", ["test/sha256:"]),
+        ("s3-odd-key", ["Grüße + 100%2B ✨ a+b.layer"]),
+        ("s3-several", ["blobs/sha256:", None, "put.layer"]),
+        ("eventbridge", ["eventbridge + 1%2B.layer"]),
+    ],
+)
+def test_every_sample_event_uploads_its_sample(
+    stack: Stack, load_handler: Load, context: Context, event: str, samples: list[str | None]
+) -> None:
+    put_samples(stack.s3)
+
+    answer = load_handler(stack.environment).lambda_handler(
+        json.loads((ROOT / f"events/{event}.json").read_text()), context
+    )
+
+    assert len(answer["results"]) == len(samples)
+    for result, name in zip(answer["results"], samples, strict=True):
+        if name is None:
+            assert (result["action"], result["key"]) == ("ignored", "layer-test/")
+            continue
+        [sample] = [sample for sample in SAMPLES if name in sample.key]
+        assert result["action"] in ("uploaded", "skipped")
+        assert (result["bucket"], result["key"], result["repository"]) == (BUCKET, sample.key, REPOSITORY)
+        assert (result["digest"], result["size"]) == (digest_of(sample.body), len(sample.body))
+        assert available(stack, REPOSITORY, result["digest"])
+
+
+def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Context) -> None:
+    put_samples(stack.s3)
+    [sample] = [sample for sample in SAMPLES if "sqs" in sample.key]
+    event = json.loads((ROOT / "events/sqs.json").read_text())
+
+    assert load_handler(stack.environment).lambda_handler(event, context) == {"batchItemFailures": []}
+    assert available(stack, REPOSITORY, digest_of(sample.body))
+
+
+def test_the_same_event_over_another_carrier_uploads_nothing_again(
+    stack: Stack, load_handler: Load, key: str, context: Context
+) -> None:
+    stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"once")
+    [message] = messages_about(stack, key)
+    handler = load_handler(stack.environment)
+    event = json.loads(message["Body"])
+    s3_object = event["Records"][0]["s3"]["object"]
+    eventbridge = {
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "detail": {"bucket": {"name": BUCKET}, "object": {"key": key, "size": 4, "etag": s3_object["eTag"]}},
+    }
+
+    assert handler.lambda_handler(event, context)["results"][0]["action"] == "uploaded"
+    assert handler.lambda_handler(eventbridge, context)["results"][0]["action"] == "skipped"
+
+
+def test_a_missing_repository_is_created_where_that_is_allowed(
+    stack: Stack, load_handler: Load, context: Context
+) -> None:
+    repository = f"team/new-{uuid.uuid4().hex}"
+    stack.s3.put_object(Bucket=BUCKET, Key=f"{repository}/layer", Body=b"layer")
+    [message] = messages_about(stack, repository.rsplit("/", maxsplit=1)[-1])
+    event = json.loads(message["Body"])
+
+    with pytest.raises(RepositoryMissing, match=rf"s3://{BUCKET}/{repository}/layer: .*{repository}"):
+        load_handler(stack.environment).lambda_handler(event, context)
+    [result] = load_handler(stack.environment, CREATE_REPOSITORIES="true").lambda_handler(event, context)["results"]
+
+    assert (result["action"], result["repository"]) == ("uploaded", repository)
+    assert available(stack, repository, digest_of(b"layer"))
+
+
+def test_a_layer_whose_repository_was_emptied_is_uploaded_again_by_the_same_event(
+    stack: Stack, load_handler: Load, context: Context
+) -> None:
+    repository = f"again-{uuid.uuid4().hex}"
+    stack.s3.put_object(Bucket=BUCKET, Key=f"{repository}/layer", Body=b"layer")
+    [message] = messages_about(stack, repository)
+    handler = load_handler(stack.environment, CREATE_REPOSITORIES="true")
+
+    for _ in range(2):
+        [result] = handler.lambda_handler(json.loads(message["Body"]), context)["results"]
+        assert result["action"] == "uploaded"
+        assert available(stack, repository, result["digest"])
+        stack.ecr.delete_repository(repositoryName=repository)
+
+
+def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, context: Context) -> None:
+    name = uuid.uuid4().hex
+    stack.ecr.create_repository(repositoryName=f"mirror/base-{name}")
+    stack.s3.put_object(Bucket=BUCKET, Key=f"layers/{name}", Body=b"layer")
+    [message] = messages_about(stack, name)
+    handler = load_handler(
+        stack.environment, KEY_PREFIX="layers/", REPOSITORY_PREFIX="mirror/", DEFAULT_REPOSITORY=f"base-{name}"
+    )
+
+    [result] = handler.lambda_handler(json.loads(message["Body"]), context)["results"]
+
+    assert (result["action"], result["repository"]) == ("uploaded", f"mirror/base-{name}")
+    assert available(stack, f"mirror/base-{name}", digest_of(b"layer"))
+
+
+def test_every_line_of_an_objects_log_tells_which_object(
+    stack: Stack, load_handler: Load, key: str, context: Context, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"logged")
+    stack.s3.put_object(Bucket=BUCKET, Key=f"{key}/", Body=b"")
+    records = [json.loads(message["Body"])["Records"][0] for message in messages_about(stack, key)]
+    assert len(records) == 2
+    handler = load_handler(stack.environment)
+
+    handler.lambda_handler({"Records": records}, context)
+
+    first = [line for line in logs() if line.get("key") == key]
+    assert [line["message"] for line in first] == ["Uploading the layer", "Layer uploaded"]
+    for line in first:
+        assert (line["bucket"], line["repository"]) == (BUCKET, REPOSITORY)
+        assert line["upload_id"]
+        assert line["function_request_id"] == context.aws_request_id
+    assert first[-1]["digest"] == digest_of(b"logged")
+    # Nothing of the first object is left in the line of the next.
+    [second] = [line for line in logs() if line.get("key") != key]
+    assert (second["message"], second["key"]) == ("Ignored", f"{key}/")
+    assert not {"repository", "digest", "upload_id"} & set(second)

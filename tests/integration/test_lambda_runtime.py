@@ -1,0 +1,161 @@
+"""`sam build` makes a function that runs behind Lambda's own runtime API, with nothing but what it was built with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import awslambdaric
+import pytest
+
+from local.samples import SAMPLES, put_samples
+from local.stack import REPOSITORY, Stack, free_port
+from tests.conftest import ROOT
+
+SAM_VENV = ROOT / ".venv" / "sam"
+ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def needed(found: bool, what: str) -> None:
+    """Skips a test on a machine without a tool; under CI a missing tool is a failure."""
+    if not found:
+        assert os.environ.get("CI") != "true", what
+        pytest.skip(what)
+
+
+def sam(*arguments: str) -> None:
+    needed((SAM_VENV / "bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
+    path = f"{SAM_VENV / 'bin'}:{os.environ['PATH']}"
+    command = [str(SAM_VENV / "bin/sam"), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PATH": path, "SAM_CLI_TELEMETRY": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session", params=["arm64", "x86_64"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `sam build` makes for an architecture."""
+    folder = tmp_path_factory.mktemp(f"build-{request.param}")
+    sam("build", "--build-dir", str(folder), "--parameter-overrides", f"Architecture={request.param}")
+    return folder / "Function"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Path:
+    """Lambda's runtime client on its own, lest the tests' own dependencies make up for what the build lacks."""
+    site = Path(awslambdaric.__file__).parent.parent
+    for pattern in ("awslambdaric", "runtime_client*", "simplejson", "snapshot_restore_py*"):
+        for path in site.glob(pattern):
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@contextmanager
+def emulated(built: Path, runtime: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The built function behind Lambda's runtime interface emulator; gives the URL to invoke it at."""
+    [rapid] = SAM_VENV.glob("lib/python3.*/site-packages/samcli/local/rapid")
+    emulator = rapid / f"aws-lambda-rie-{ARCHITECTURES[platform.machine()]}"
+    port, api_port = free_port(), free_port()
+    process = subprocess.Popen(
+        [
+            emulator,
+            f"--runtime-interface-emulator-address=127.0.0.1:{port}",
+            f"--runtime-api-address=127.0.0.1:{api_port}",
+            # -S: no site-packages. What is imported is the build's or the runtime client's.
+            *(sys.executable, "-S", "-m", "awslambdaric", "handler.lambda_handler"),
+        ],
+        cwd=built,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{built}:{runtime}",
+            "LAMBDA_TASK_ROOT": str(built),
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def invoke(url: str, event: bytes) -> Any:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(url, data=event, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as failed:
+            with failed:
+                return json.load(failed)  # what Lambda reports of a function that failed
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_the_built_function_uploads_the_sample_behind_lambdas_runtime_api(
+    built: Path, runtime: Path, stack: Stack
+) -> None:
+    put_samples(stack.s3)
+    sample = next(sample for sample in SAMPLES if sample.key.endswith("put.layer"))
+    event = (ROOT / "events/s3-put.json").read_bytes()
+
+    with emulated(built, runtime, stack.environment) as url:
+        answer = invoke(url, event)
+
+    [result] = answer["results"]
+    # The other architecture's build has run before on the same stack.
+    assert result["action"] in ("uploaded", "skipped")
+    assert (result["key"], result["repository"], result["size"]) == (sample.key, REPOSITORY, len(sample.body))
+    checked = stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=[result["digest"]])
+    assert [layer["layerAvailability"] for layer in checked["layers"]] == ["AVAILABLE"]
+
+
+def test_the_built_function_says_what_is_wrong_with_its_settings(built: Path, runtime: Path, stack: Stack) -> None:
+    environment = {name: value for name, value in stack.environment.items() if name != "STATE_TABLE"}
+
+    with emulated(built, runtime, environment) as url:
+        answer = invoke(url, b"{}")
+
+    assert "STATE_TABLE is not set" in answer["errorMessage"]
+
+
+def test_only_what_ships_is_built(built: Path) -> None:
+    shipped = {path.name.split("-")[0].lower() for path in built.glob("[!.]*")}
+
+    assert shipped == {
+        "handler.py", "s3_to_ecr", "requirements.txt", "bin", "aws_lambda_powertools", "boto3", "botocore", "dateutil",
+        "jmespath", "python_dateutil", "s3transfer", "six", "six.py", "typing_extensions", "typing_extensions.py",
+        "urllib3",
+    }  # fmt: skip
+
+
+def test_the_template_is_valid() -> None:
+    sam("validate", "--lint")

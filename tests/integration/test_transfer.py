@@ -1,0 +1,172 @@
+"""Bytes on the wire: every size around a part's, lost answers, and a layer far larger than the memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local.stack import BUCKET, Stack
+from tests.conftest import ROOT, Context
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
+from tests.doubles.server import Fault
+
+PART = 10_485_760
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def event(key: str, size: int, **more: Any) -> dict[str, Any]:
+    s3_object = {"key": key, "size": size, "eTag": "0123456789abcdef0123456789abcdef", **more}
+    return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+                         "s3": {"bucket": {"name": BUCKET}, "object": s3_object}}]}  # fmt: skip
+
+
+@pytest.fixture
+def environment(stack: Stack, s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
+    return stack.environment | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
+
+
+@pytest.fixture
+def handler(environment: dict[str, str], load_handler: Callable[..., Any]) -> Any:
+    return load_handler(environment)
+
+
+@pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 25 * MIB + 3])
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
+    size: int, known: bool, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+) -> None:
+    content = Pattern(size, seed=size)
+    key = f"app/{content.digest}" if known else f"app/blob-{size}"
+    s3_double.objects[key] = Stored(content)
+
+    [result] = handler.lambda_handler(event(key, size), context)["results"]
+
+    assert (result["action"], result["digest"], result["size"]) == ("uploaded", content.digest, size)
+    assert strict_ecr.spans == [(first, min(first + PART, size) - 1) for first in range(0, size, PART)]
+    assert len(strict_ecr.spans) == -(-size // PART)
+    assert strict_ecr.content_of("app", content.digest) == content.slice(0, size)
+    assert strict_ecr.operations.count("BatchCheckLayerAvailability") == (1 if known else 0)
+    # Every byte is read once, by ranges pinned to the object of the event.
+    assert [read.range for read in s3_double.reads] == strict_ecr.spans
+    assert {read.if_match for read in s3_double.reads} == {'"0123456789abcdef0123456789abcdef"'}
+
+
+def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Double, context: Context) -> None:
+    s3_double.objects["app/versioned"] = Stored(Bytes(b"versioned"), version_id="v7")
+
+    handler.lambda_handler(event("app/versioned", 9, versionId="v7"), context)
+
+    assert {(read.version_id, read.if_match) for read in s3_double.reads} == {("v7", None)}
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("InitiateLayerUpload", Fault()),
+        ("InitiateLayerUpload", Fault(after=True)),
+        ("UploadLayerPart", Fault()),
+        ("UploadLayerPart", Fault(after=True)),
+        ("UploadLayerPart", Fault("ServerException", 500)),
+        ("UploadLayerPart", Fault("ServerException", 500, after=True)),
+        ("UploadLayerPart", Fault("ThrottlingException")),
+        ("UploadLayerPart", Fault("UploadNotFoundException")),
+        ("CompleteLayerUpload", Fault()),
+        ("CompleteLayerUpload", Fault(after=True)),
+        ("CompleteLayerUpload", Fault("ServerException", 500, after=True)),
+        ("CompleteLayerUpload", Fault("UploadNotFoundException")),
+    ],
+)
+def test_a_layer_survives_any_single_fault_of_ecr(
+    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+) -> None:
+    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
+    content = Pattern(3500)
+    key = f"app/{operation}-{fault.code}-{fault.after}"
+    s3_double.objects[key] = Stored(content)
+    strict_ecr.faults.add(operation, fault, nth=2 if operation == "UploadLayerPart" else 1)
+
+    [result] = handler.lambda_handler(event(key, 3500), context)["results"]
+
+    assert (result["action"], result["digest"]) == ("uploaded", content.digest)
+    assert strict_ecr.content_of("app", content.digest) == content.slice(0, 3500)
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("GetObject", Fault()),
+        ("GetObject", Fault("SlowDown", 503)),
+        ("GetObject", Fault("InternalError", 500)),
+        ("BreakBody", Fault()),
+    ],
+)
+def test_a_layer_survives_any_single_fault_of_s3(
+    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+) -> None:
+    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
+    content = Pattern(3500)
+    key = f"app/{operation}-{fault.code}"
+    s3_double.objects[key] = Stored(content)
+    s3_double.faults.add(operation, fault, nth=2)
+
+    [result] = handler.lambda_handler(event(key, 3500), context)["results"]
+
+    assert result["digest"] == content.digest
+    assert strict_ecr.content_of("app", content.digest) == content.slice(0, 3500)
+    assert len(strict_ecr.spans) == 4
+
+
+PROBE = """
+import json, sys
+from local.demo import Invocation
+import handler
+print(json.dumps(handler.lambda_handler(json.load(sys.stdin), Invocation())["results"][0]))
+# VmHWM, not ru_maxrss: that counts the parent's memory, too, until the new program has begun.
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_a_2_gib_object_goes_through_with_under_250_mb_of_memory(
+    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.keep_content = False
+    content = Pattern(2 * GIB)
+    s3_double.objects["app/large"] = Stored(content)
+
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=ROOT,
+        env=os.environ
+        | environment
+        | {
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+            "POWERTOOLS_LOG_LEVEL": "WARNING",
+            "POWERTOOLS_METRICS_DISABLED": "1",
+        },
+        input=json.dumps(event("app/large", 2 * GIB)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    result, peak_kib = done.stdout.splitlines()
+    assert json.loads(result)["digest"] == content.digest
+    assert content.digest in strict_ecr.repositories["app"].layers
+    assert len(strict_ecr.spans) == -(-2 * GIB // PART)
+    assert int(peak_kib) * 1024 < 250_000_000
+
+
+def test_hashes_of_the_pattern_are_those_of_its_bytes() -> None:
+    content = Pattern(3 * MIB + 1)
+
+    assert content.digest == f"sha256:{hashlib.sha256(content.slice(0, len(content))).hexdigest()}"
+    assert content.slice(MIB, 2 * MIB) == content.slice(0, 3 * MIB)[MIB : 2 * MIB]
