@@ -6,6 +6,7 @@ SAM_VENV := $(VENV)/sam
 BIN := $(VENV)/bin
 SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam
 ARCHITECTURE ?= arm64
+OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 SOURCES := src local tests
 
 .DEFAULT_GOAL := help
@@ -40,14 +41,18 @@ local: $(VENV)/dev ## Serves the local stack for `sam local invoke`, until Ctrl-
 
 .PHONY: build
 build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
-	$(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(SAM) build $(OVERRIDES)
+
+.PHONY: deploy
+deploy: build ## Builds and deploys: make deploy PARAMETERS="CreateRepositories=true"
+	$(SAM) deploy $(OVERRIDES)
 
 .PHONY: lock
 lock: $(VENV)/dev ## Pins the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --upgrade --group dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --upgrade --group sam -o requirements/sam.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) -c requirements/dev.txt pyproject.toml -o src/requirements.txt
-LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## Removes what the other targets made
