@@ -6,6 +6,7 @@ SAM_VENV := $(VENV)/sam
 BIN := $(VENV)/bin
 SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam
 ARCHITECTURE ?= arm64
+PORT ?= 5000
 OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 SOURCES := src local tests
 
@@ -36,8 +37,8 @@ format: $(VENV)/dev ## Formats the code and mends what the linter can
 	$(BIN)/ruff format $(SOURCES)
 
 .PHONY: local
-local: $(VENV)/dev ## Serves the local stack for `sam local invoke`, until Ctrl-C
-	@$(BIN)/python -m local.serve
+local: $(VENV)/dev ## Serves the local stack until Ctrl-C: make local PORT=5001
+	@PORT=$(PORT) $(BIN)/python -m local.serve
 
 .PHONY: build
 build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 
 from local.samples import put_samples
 from local.stack import BUCKET, REPOSITORY, running
@@ -11,7 +13,18 @@ from local.stack import BUCKET, REPOSITORY, running
 
 def main() -> None:
     """Serves on PORT, 5000 unless set."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the server, too, as Ctrl-C does
     port = int(os.environ.get("PORT", "5000"))
+    try:
+        serve(port)
+    except KeyboardInterrupt:
+        print("Stopped.")
+    except OSError as error:
+        sys.exit(f"Port {port} cannot be served on ({error.strerror}). Choose another: make local PORT=5001")
+
+
+def serve(port: int) -> None:
+    """Serves until it is interrupted."""
     # 0.0.0.0, for the function runs in a container and reaches this machine from outside.
     with running(host="0.0.0.0", port=port) as stack:  # noqa: S104
         put_samples(stack.s3)
@@ -21,8 +34,9 @@ def main() -> None:
         print(f"  queue       {stack.queue_url}")
         print("A shell's variables for it:")
         for name, value in stack.environment.items():
-            print(f"  export {name}={value}")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            print(f"  export {name}={value}", flush=True)
+        while True:
+            time.sleep(60)
 
 
 if __name__ == "__main__":

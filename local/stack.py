@@ -84,8 +84,8 @@ def _session() -> boto3.Session:
 
 @contextmanager
 def running(host: str = "127.0.0.1", port: int | None = None) -> Iterator[Stack]:
-    """Starts the stack on a free port, or on `port`, and stops it in the end."""
-    port = port or free_port()
+    """Starts the stack on a free port, or on `port`, and stops it in the end. Raises `OSError` if `port` is taken."""
+    port = free_port(port or 0)
     # The server must not be led to itself, nor to the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
@@ -103,12 +103,13 @@ def running(host: str = "127.0.0.1", port: int | None = None) -> Iterator[Stack]
         server.wait()
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
+def free_port(port: int = 0) -> int:
+    """A TCP port that nobody listens on at the moment; `port` itself unless 0. Raises `OSError` if that is taken."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import hypothesis
 import pytest
 from botocore.config import Config
 
@@ -35,7 +36,13 @@ os.environ.update(
     AWS_REGION=REGION,
     AWS_DEFAULT_REGION=REGION,
     AWS_EC2_METADATA_DISABLED="true",
+    NO_PROXY=f"{os.environ.get('NO_PROXY', '')},127.0.0.1",
 )
+
+
+# How long an example may take says more about the machine than about the code.
+hypothesis.settings.register_profile("s3-to-ecr", deadline=None)
+hypothesis.settings.load_profile("s3-to-ecr")
 
 
 @dataclass

@@ -42,7 +42,10 @@ _CODES: Codes = {
 
 @dataclass(frozen=True)
 class Blob:
-    """`size` bytes of an S3 object from `offset` on, read through `s3`; pinned by version, else by etag."""
+    """`size` bytes of an S3 object from `offset` on, read through `s3`; pinned by version, else by etag.
+
+    `object_size` is that of the whole object.
+    """
 
     s3: S3Client = field(repr=False)
     bucket: str
@@ -50,6 +53,7 @@ class Blob:
     version_id: str | None
     etag: str | None
     size: int
+    object_size: int
     offset: int = 0
 
     @property
@@ -69,6 +73,10 @@ class Blob:
                 answer = self.s3.get_object(
                     Bucket=self.bucket, Key=self.key, Range=span, **_pin(self.version_id, self.etag)
                 )
+                # An event that understates the size, as hand-written ones do, must not end in a layer cut short.
+                total = answer.get("ContentRange", "").rpartition("/")[2]
+                if total not in ("", str(self.object_size)):
+                    raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
                 try:
                     body = answer["Body"].read()
                 except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
@@ -122,7 +130,7 @@ def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
             head = s3.head_object(Bucket=created.bucket, Key=created.key, **_pin(version_id, etag))
         size = head["ContentLength"]
         etag = head["ETag"].strip('"')
-    return Blob(s3, created.bucket, created.key, version_id, etag, size)
+    return Blob(s3, created.bucket, created.key, version_id, etag, size, object_size=size)
 
 
 def _pin(version_id: str | None, etag: str | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ BAD = {
     "changed": Bad("app/changed", errors.ObjectChanged, "event of its own", event={"eTag": "an-older-one"}),
     "deleted": Bad("app/deleted", errors.ObjectMissing, "deleted since the event", stored=None),
     "shorter than told": Bad("app/short", errors.ObjectChanged, "event of its own", event={"size": 11}),
+    "longer than told": Bad("app/long", errors.ObjectChanged, "has 10 bytes, not 9", event={"size": 9}),
     "archived": Bad("app/cold", errors.ObjectArchived, "Restore", fault=Fault("InvalidObjectState", 403)),
     "no permission": Bad("app/secret", errors.AccessDenied, "s3:GetObject", fault=Fault("AccessDenied", 403)),
     "image part": Bad("app/index.json", errors.UnsupportedLayout, "does not push images"),

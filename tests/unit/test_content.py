@@ -59,20 +59,20 @@ def test_reads_are_ranges_pinned_to_what_the_event_spoke_of(
 ) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=4-7", **pin))
 
-    assert Blob(s3, "bucket", "app/x", version_id, etag, 10).read(4, 4) == b"4567"
+    assert Blob(s3, "bucket", "app/x", version_id, etag, 10, 10).read(4, 4) == b"4567"
 
 
 def test_a_blob_inside_an_object_is_read_from_its_offset(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=1004-1007", VersionId="v1"))
 
-    assert Blob(s3, "bucket", "app/x", "v1", None, 10, offset=1000).read(4, 4) == b"4567"
+    assert Blob(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000).read(4, 4) == b"4567"
 
 
 def test_a_body_that_breaks_off_is_read_again(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"45", promised=4))
     stub.add_response("get_object", answer(b"4567"))
 
-    assert Blob(s3, "bucket", "app/x", "v1", None, 10).read(4, 4) == b"4567"
+    assert Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4) == b"4567"
 
 
 def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub: Stubber) -> None:
@@ -80,14 +80,21 @@ def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub:
         stub.add_response("get_object", answer(b"45", promised=4))
 
     with pytest.raises(ServiceUnavailable, match=r"s3://bucket/app/x broke off 3 times"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10).read(4, 4)
+        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
 
 
 def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"45"))
 
     with pytest.raises(ObjectChanged, match="no 4 bytes from byte 4 on"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10).read(4, 4)
+        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
+
+
+def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"4567") | {"ContentRange": "bytes 4-7/11"})
+
+    with pytest.raises(ObjectChanged, match="has 11 bytes, not 10"):
+        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +118,14 @@ def test_every_answer_has_its_error(
     stub.add_client_error("get_object", code, http_status_code=status)
 
     with pytest.raises(error, match=rf"^reading s3://bucket/app/x failed with {code}.*{told}"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10).read(0, 4)
+        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(0, 4)
 
 
 def test_a_blob_is_opened_without_a_call_when_the_event_tells_all(s3: S3Client, stub: Stubber) -> None:
     assert stub
     created = ObjectCreated("bucket", "app/x", "v1", "e7a6", 10)
 
-    assert open_blob(s3, created) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10)
+    assert open_blob(s3, created) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
 
 
 def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubber) -> None:
@@ -126,8 +133,8 @@ def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubbe
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x", "VersionId": "v1"})
 
-    assert open_blob(s3, ObjectCreated("bucket", "app/x", size=99)) == Blob(s3, "bucket", "app/x", None, "e7a6", 10)
-    assert open_blob(s3, ObjectCreated("bucket", "app/x", "v1")) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10)
+    assert open_blob(s3, ObjectCreated("bucket", "app/x", size=99)) == Blob(s3, "bucket", "app/x", None, "e7a6", 10, 10)
+    assert open_blob(s3, ObjectCreated("bucket", "app/x", "v1")) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
 
 
 @pytest.mark.parametrize(("code", "error"), [("404", ObjectMissing), ("403", AccessDenied), ("412", ObjectChanged)])
@@ -146,7 +153,7 @@ class _Memory(Blob):
 
 
 def reader(s3: S3Client, digest: str | None) -> DigestReader:
-    return DigestReader(_Memory(s3, "bucket", "app/x", None, None, 10), digest)
+    return DigestReader(_Memory(s3, "bucket", "app/x", None, None, 10, 10), digest)
 
 
 def test_a_digest_counts_every_byte_once_however_often_it_is_read(s3: S3Client) -> None:

@@ -50,7 +50,9 @@ class MemoryBlob(Blob):
 
 def blob(body: bytes = BODY, size: int | None = None, before_read: Callable[[int], None] | None = None) -> MemoryBlob:
     size = len(body) if size is None else size
-    return MemoryBlob(cast("S3Client", None), "bucket", "app/x", None, "e", size, body=body, before_read=before_read)
+    return MemoryBlob(
+        cast("S3Client", None), "bucket", "app/x", None, "e", size, size, body=body, before_read=before_read
+    )
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from s3_to_ecr.errors import InvalidRepositoryName, RepositoryNotNamed, UnsupportedLayout
+from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed, UnsupportedLayout
 from s3_to_ecr.jobs import Ignore, UploadLayer
 from s3_to_ecr.layouts import route
 from s3_to_ecr.settings import Settings
@@ -110,3 +112,12 @@ def test_parts_of_images_are_not_taken_for_layers(key: str) -> None:
 )
 def test_what_no_image_is_named_by_is_ignored(key: str) -> None:
     assert isinstance(route(key, settings()), Ignore)
+
+
+@given(st.text() | st.from_regex(r"[a-z/]{0,9}(blobs/|docker/registry/v2/)?(sha256[:/])?[0-9a-f]{63,65}(/link)?"))
+def test_no_key_ends_in_anything_but_a_job_or_a_rejection(key: str) -> None:
+    try:
+        job = route(key, settings("la", "mirror/", "base"))
+    except Rejected:
+        return
+    assert isinstance(job, Ignore) or job.repository.startswith("mirror/")
