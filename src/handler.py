@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 settings = Settings.from_environment(os.environ)
 s3 = boto3.client("s3", config=CLIENT_CONFIG)
 ecr = boto3.client("ecr", config=CLIENT_CONFIG)
-registry = Registry(ecr, settings.registry_id)
-once = Once(boto3.client("dynamodb", config=CLIENT_CONFIG), settings.state_table)
+dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
 sqs = boto3.client("sqs", config=CLIENT_CONFIG)
+registry = Registry(ecr, settings.registry_id)
+once = Once(dynamodb, settings.state_table)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -136,13 +136,18 @@ def s3_double() -> Iterator[S3Double]:
 
 
 @pytest.fixture
-def load_handler(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Imports the handler as Lambda does, in the given environment."""
+    loaded: list[Any] = []
 
     def load(environment: dict[str, str], **more: str) -> Any:
         for name, value in (environment | more).items():
             monkeypatch.setenv(name, value)
         sys.modules.pop("handler", None)
-        return importlib.import_module("handler")
+        loaded.append(importlib.import_module("handler"))
+        return loaded[-1]
 
-    return load
+    yield load
+    for handler in loaded:
+        for client in (handler.s3, handler.ecr, handler.sqs, handler.dynamodb):
+            client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +74,16 @@ class Blob:
                 answer = self.s3.get_object(
                     Bucket=self.bucket, Key=self.key, Range=span, **_pin(self.version_id, self.etag)
                 )
-                # An event that understates the size, as hand-written ones do, must not end in a layer cut short.
-                total = answer.get("ContentRange", "").rpartition("/")[2]
-                if total not in ("", str(self.object_size)):
-                    raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
-                try:
-                    body = answer["Body"].read()
-                except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
-                    broken = error
-                    continue
+                with closing(answer["Body"]) as stream:
+                    # An event that understates the size, as hand-written ones do, must not cut the layer short.
+                    total = answer.get("ContentRange", "").rpartition("/")[2]
+                    if total not in ("", str(self.object_size)):
+                        raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
+                    try:
+                        body = stream.read()
+                    except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
+                        broken = error
+                        continue
                 if len(body) == length:
                     return body
                 # S3 cuts a range at the object's end: the event has told another size than the object's.

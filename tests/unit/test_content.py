@@ -91,10 +91,12 @@ def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: 
 
 
 def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stub: Stubber) -> None:
-    stub.add_response("get_object", answer(b"4567") | {"ContentRange": "bytes 4-7/11"})
+    raw = io.BytesIO(b"4567")
+    stub.add_response("get_object", {"Body": StreamingBody(raw, 4), "ContentRange": "bytes 4-7/11"})
 
     with pytest.raises(ObjectChanged, match="has 11 bytes, not 10"):
         Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
+    assert raw.closed  # or its connection would be lost
 
 
 @pytest.mark.parametrize(
