@@ -75,7 +75,8 @@ def main() -> int:
         print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
 
         os.environ.update(stack.environment)
-        os.environ["NO_PROXY"] = f"{os.environ.get('NO_PROXY', '')},127.0.0.1"
+        for name in ("NO_PROXY", "no_proxy"):  # the second wins where both are set
+            os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1"
         # The demonstration speaks for itself; logs and metrics would come between the lines.
         os.environ.update(POWERTOOLS_LOG_LEVEL="WARNING", POWERTOOLS_METRICS_DISABLED="true")
         sys.path.insert(0, str(Path(__file__).parent.parent / "src"))

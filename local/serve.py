@@ -25,8 +25,7 @@ def main() -> None:
 
 def serve(port: int) -> None:
     """Serves until it is interrupted."""
-    # 0.0.0.0, for the function runs in a container and reaches this machine from outside.
-    with running(host="0.0.0.0", port=port) as stack:  # noqa: S104
+    with running(port) as stack:
         put_samples(stack.s3)
         print(f"The local stack serves at {stack.endpoint}, until Ctrl-C.")
         print(f"  bucket      {BUCKET}, with the objects of events/")

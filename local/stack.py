@@ -83,13 +83,13 @@ def _session() -> boto3.Session:
 
 
 @contextmanager
-def running(host: str = "127.0.0.1", port: int | None = None) -> Iterator[Stack]:
-    """Starts the stack on a free port, or on `port`, and stops it in the end. Raises `OSError` if `port` is taken."""
-    port = free_port(port or 0)
+def running(port: int = 0) -> Iterator[Stack]:
+    """Starts the stack on `port`, by 0 on a free one, and stops it in the end. Raises `OSError` if `port` is taken."""
+    port = free_port(port)
     # The server must not be led to itself, nor to the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -129,12 +129,7 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
 
 def _create(endpoint: str) -> Stack:
     bare = Stack(endpoint, "", "")
-    bare.dynamodb.create_table(
-        TableName=TABLE,
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    create_state_table(bare.dynamodb, TABLE)
     bare.ecr.create_repository(repositoryName=REPOSITORY)
     dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
     redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 12})
@@ -148,6 +143,16 @@ def _create(endpoint: str) -> Stack:
         },
     )
     return Stack(endpoint, queue, dead_letters)
+
+
+def create_state_table(dynamodb: DynamoDBClient, name: str) -> None:
+    """A table as the template makes it."""
+    dynamodb.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
 
 
 def _arn(stack: Stack, queue_url: str) -> str:

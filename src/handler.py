@@ -18,7 +18,7 @@ from s3_to_ecr import events
 from s3_to_ecr.aws import CLIENT_CONFIG
 from s3_to_ecr.content import Blob, open_blob
 from s3_to_ecr.ecr import Registry
-from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, concerning
+from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, ServiceUnavailable, concerning
 from s3_to_ecr.events import ObjectCreated, OtherEvent
 from s3_to_ecr.jobs import Failure, Ignore, Outcome, Result, UploadLayer
 from s3_to_ecr.layer_upload import upload_layer
@@ -129,7 +129,10 @@ def upload_blob(blob: Blob, job: UploadLayer) -> Result:
             raise
         logger.info("Creating the repository")
         registry.create_repository(job.repository)
-        layer = upload_layer(registry, blob, job.repository, job.digest)
+        try:
+            layer = upload_layer(registry, blob, job.repository, job.digest)
+        except RepositoryMissing as error:
+            raise ServiceUnavailable(f"ECR has just made the repository and does not know it yet: {error}") from error
     return Result(
         bucket=blob.bucket,
         key=blob.key,
@@ -143,8 +146,7 @@ def upload_blob(blob: Blob, job: UploadLayer) -> Result:
 
 def is_in_ecr(result: Result) -> bool:
     """Whether the layer of an earlier result is still where it was put."""
-    repository, digest = result["repository"], result["digest"]
     try:
-        return bool(repository and digest) and registry.has_layer(str(repository), str(digest))
+        return registry.layer_availability(str(result["repository"]), str(result["digest"])) != "UNAVAILABLE"
     except RepositoryMissing:
         return False

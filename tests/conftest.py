@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import hypothesis
 import pytest
 from botocore.config import Config
 
-from local.stack import REGION, Stack, running
+from local.stack import REGION, Stack, create_state_table, running
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import S3Double
 
@@ -37,6 +38,7 @@ os.environ.update(
     AWS_DEFAULT_REGION=REGION,
     AWS_EC2_METADATA_DISABLED="true",
     NO_PROXY=f"{os.environ.get('NO_PROXY', '')},127.0.0.1",
+    no_proxy=f"{os.environ.get('no_proxy', '')},127.0.0.1",
 )
 
 
@@ -120,6 +122,14 @@ def stack() -> Iterator[Stack]:
     """The local stack, one for all tests: each uses keys of its own."""
     with running() as stack:
         yield stack
+
+
+@pytest.fixture
+def fresh(stack: Stack) -> dict[str, str]:
+    """The stack's environment, with a state table in which nothing has been done yet."""
+    table = f"state-{uuid.uuid4().hex}"
+    create_state_table(stack.dynamodb, table)
+    return stack.environment | {"STATE_TABLE": table}
 
 
 @pytest.fixture

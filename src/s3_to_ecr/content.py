@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 from s3_to_ecr.aws import Codes, translated
-from s3_to_ecr.errors import AccessDenied, ObjectArchived, ObjectChanged, ObjectMissing, ServiceUnavailable
+from s3_to_ecr.errors import (
+    AccessDenied,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    RequestRefused,
+    ServiceUnavailable,
+)
 from s3_to_ecr.events import ObjectCreated
 
 if TYPE_CHECKING:
@@ -22,6 +29,7 @@ _BODY_ATTEMPTS = 3
 _DENIED = "Allow s3:GetObject and s3:GetObjectVersion (without s3:ListBucket this may also be a missing object)."
 _GONE = "It was deleted since the event, or the event names another object."
 _CHANGED = "The object is not the one of the event any more; its newer version has an event of its own."
+_ODD = "The event's bucket, key or version is not one that S3 can have."
 _ARCHIVED = "Restore the object from its archive, then send the event again."
 
 _CODES: Codes = {
@@ -38,6 +46,10 @@ _CODES: Codes = {
     "InvalidRange": (ObjectChanged, _CHANGED),
     "416": (ObjectChanged, _CHANGED),
     "InvalidObjectState": (ObjectArchived, _ARCHIVED),
+    "InvalidArgument": (RequestRefused, _ODD),
+    "InvalidRequest": (RequestRefused, _ODD),
+    "KeyTooLongError": (RequestRefused, _ODD),
+    "400": (RequestRefused, _ODD),
 }
 
 
@@ -127,7 +139,7 @@ class DigestReader:
 def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
     """The whole object as a blob. Asks S3 only for what the event does not say. Raises as `Blob.read`."""
     version_id, etag, size = created.version_id, created.etag, created.size
-    if size is None or not (version_id or etag):
+    if size is None or not _pin(version_id, etag):
         with translated(f"looking up {created.uri}", _CODES):
             head = s3.head_object(Bucket=created.bucket, Key=created.key, **_pin(version_id, etag))
         size = head["ContentLength"]

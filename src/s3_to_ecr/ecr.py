@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from botocore.exceptions import ClientError
 
@@ -16,14 +16,14 @@ from s3_to_ecr.aws import Codes, translated
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,
-    EmptyBlob,
     RepositoryMissing,
-    RequestRefused,
     UploadLost,
 )
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
+
+LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
 
 # Service quotas "Layer parts" and "Layer size".
 MAX_LAYER_PARTS = 4_200
@@ -37,8 +37,9 @@ _CODES: Codes = {
     "RepositoryNotFoundException": (RepositoryMissing, _MISSING),
     "UploadNotFoundException": (UploadLost, ""),
     "InvalidLayerException": (DigestMismatch, _MISMATCH),
-    "EmptyUploadException": (EmptyBlob, ""),
-    "LayerPartTooSmallException": (RequestRefused, ""),
+    # What ECR holds of the upload is not what it took: the upload's state, not the object's fault.
+    "EmptyUploadException": (UploadLost, ""),
+    "LayerPartTooSmallException": (UploadLost, ""),
     "KmsException": (AccessDenied, _KMS),
 }
 
@@ -67,20 +68,20 @@ class Registry:
         self._client = client
         self._registry: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
 
-    def has_layer(self, repository: str, digest: str) -> bool:
+    def layer_availability(self, repository: str, digest: str) -> LayerAvailability:
         """BatchCheckLayerAvailability for one digest.
 
-        A layer that ECR lacks comes back as UNAVAILABLE or among the failures; an ARCHIVED one cannot be pulled
-        either. None of them is there.
+        A layer that ECR lacks comes back as UNAVAILABLE or among the failures: UNAVAILABLE here. An ARCHIVED one
+        belongs to archived images and cannot be pulled until one of them is restored.
         """
         with self._calling("BatchCheckLayerAvailability", repository):
             answer = self._client.batch_check_layer_availability(
                 repositoryName=repository, layerDigests=[digest], **self._registry
             )
-        return any(
-            layer.get("layerDigest") == digest and layer.get("layerAvailability") == "AVAILABLE"
-            for layer in answer.get("layers", [])
-        )
+        for layer in answer.get("layers", []):
+            if layer.get("layerDigest") == digest:
+                return layer.get("layerAvailability", "UNAVAILABLE")
+        return "UNAVAILABLE"
 
     def initiate(self, repository: str) -> LayerUpload:
         """InitiateLayerUpload."""

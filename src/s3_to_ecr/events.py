@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
-from s3_to_ecr.errors import MalformedEvent
+from s3_to_ecr.errors import MalformedEvent, concerning
 
 # How much of an unreadable event goes into the error: enough to know it by, not enough to flood a log.
 _EXCERPT_CHARACTERS = 200
@@ -100,7 +100,8 @@ def _from_s3(record: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
     name = _text(record, "eventName")
     if not name.removeprefix("s3:").startswith("ObjectCreated:"):
         return OtherEvent(bucket, key, name)
-    return _created(bucket, key, s3_object, version_id="versionId", etag="eTag")
+    with concerning(bucket, key):
+        return _created(bucket, key, s3_object, version_id="versionId", etag="eTag")
 
 
 def _from_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
@@ -111,13 +112,14 @@ def _from_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
     key = _text(s3_object, "key")
     if event["detail-type"] != "Object Created":
         return OtherEvent(bucket, key, str(event["detail-type"]))
-    return _created(bucket, key, s3_object, version_id="version-id", etag="etag")
+    with concerning(bucket, key):
+        return _created(bucket, key, s3_object, version_id="version-id", etag="etag")
 
 
 def _created(bucket: str, key: str, s3_object: Mapping[str, Any], *, version_id: str, etag: str) -> ObjectCreated:
     size = s3_object.get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise MalformedEvent(f"the size of s3://{bucket}/{key} is {size!r}: expected a number of bytes")
+        raise MalformedEvent(f"the object's size is {size!r}: expected a number of bytes")
     return ObjectCreated(
         bucket=bucket,
         key=key,

@@ -42,8 +42,12 @@ def upload_layer(registry: Registry, blob: Blob, repository: str, digest: str | 
         raise EmptyBlob("the object is empty, and ECR has no empty layers. Upload the file again.")
     if blob.size > MAX_LAYER_BYTES:
         raise BlobTooLarge(f"{blob.size:,} bytes are more than the {MAX_LAYER_BYTES:,} that ECR takes for a layer.")
-    if digest and registry.has_layer(repository, digest):
-        return LayerResult(digest, uploaded=False)
+    if digest:
+        availability = registry.layer_availability(repository, digest)
+        if availability == "AVAILABLE":
+            return LayerResult(digest, uploaded=False)
+        if availability == "ARCHIVED":
+            logger.warning("ECR has the layer archived; if uploading it is not enough, restore an image that uses it")
 
     reader = DigestReader(blob, digest)
     uploads = 0
@@ -97,7 +101,7 @@ def _complete(registry: Registry, upload: LayerUpload, reader: DigestReader) -> 
         found = registry.complete(upload, digest)
     except UploadLost:
         # An earlier attempt may have completed the layer, and only its answer been lost.
-        if registry.has_layer(upload.repository, digest):
+        if registry.layer_availability(upload.repository, digest) == "AVAILABLE":
             return digest
         raise
     except DigestMismatch as error:

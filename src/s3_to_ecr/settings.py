@@ -66,7 +66,9 @@ class Settings:
                 "or set DEFAULT_REPOSITORY."
             )
         repository = self.repository_prefix + name
-        if len(repository) not in _REPOSITORY_NAME_LENGTH or not _REPOSITORY_NAME.fullmatch(repository):
+        # The folder has to be a name on its own, too: a prefix must not make up for one that begins with a slash.
+        well_formed = _REPOSITORY_NAME.fullmatch(name) and _REPOSITORY_NAME.fullmatch(repository)
+        if not well_formed or len(repository) not in _REPOSITORY_NAME_LENGTH:
             raise InvalidRepositoryName(
                 f"{repository!r} is not an ECR repository name: 2 to 256 characters, lower-case letters and digits, "
                 "single separators . _ __ - between them, folders with /. Rename the object's folder."

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from s3_to_ecr import events, telemetry
 from s3_to_ecr.aws import translated
-from s3_to_ecr.errors import OutOfTime, Rejected, RetryLater, S3ToEcrError
+from s3_to_ecr.errors import OutOfTime, Rejected, S3ToEcrError
 from s3_to_ecr.jobs import Outcome
 from s3_to_ecr.settings import Settings
 
@@ -90,18 +90,19 @@ class WorkQueue:
         """Leaves a message that failed on the queue, until its reason may have passed."""
         telemetry.logger.warning(
             "The message stays on the queue",
-            message_id=message.message_id,
+            message_id=message.raw_event.get("messageId"),
             error_type=type(error).__name__,
             reason=str(error),
             exc_info=None if isinstance(error, S3ToEcrError) else error,
         )
-        if self._settings.queue_url is None or not isinstance(error, RetryLater):
+        if self._settings.queue_url is None or isinstance(error, Rejected):
             return
-        received = int(message.attributes.approximate_receive_count or 1)
+        # Hand-written events leave out what this does not depend on.
+        received = int(message.raw_event.get("attributes", {}).get("ApproximateReceiveCount", 1))
         try:
             self._client.change_message_visibility(
                 QueueUrl=self._settings.queue_url,
-                ReceiptHandle=message.receipt_handle,
+                ReceiptHandle=message.raw_event.get("receiptHandle", ""),
                 VisibilityTimeout=_delay_seconds(error, received),
             )
         except (ClientError, BotoCoreError) as failed:
@@ -121,7 +122,7 @@ class _Processor(BatchProcessor):
         return super().failure_handler(record, exception)
 
 
-def _delay_seconds(error: RetryLater, received: int) -> int:
+def _delay_seconds(error: BaseException, received: int) -> int:
     if isinstance(error, OutOfTime):
         return 0
     return int(min(_FIRST_DELAY_SECONDS * 2 ** min(received - 1, 10), _LONGEST_DELAY_SECONDS))

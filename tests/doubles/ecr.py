@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import re
 import threading
@@ -188,7 +189,10 @@ class EcrDouble:
         with self._lock:
             for upload in self.uploads.values():
                 del upload.content[received:]
-                upload.received, upload.parts = received, [received]
+                upload.received = received
+                ends = itertools.accumulate(upload.parts)
+                kept = [min(size, received - (end - size)) for size, end in zip(upload.parts, ends, strict=True)]
+                upload.parts = [size for size in kept if size > 0]
                 upload.sha256 = hashlib.sha256(upload.content)
 
     def forget_uploads(self) -> None:

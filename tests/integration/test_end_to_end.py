@@ -111,13 +111,13 @@ def test_s3s_test_event_is_consumed_quietly(
     ],
 )
 def test_every_sample_event_uploads_its_sample(
-    stack: Stack, load_handler: Load, context: Context, event: str, samples: list[str | None]
+    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Context, event: str, samples: list[str | None]
 ) -> None:
     put_samples(stack.s3)
+    stack.ecr.delete_repository(repositoryName=REPOSITORY)
+    stack.ecr.create_repository(repositoryName=REPOSITORY)
 
-    answer = load_handler(stack.environment).lambda_handler(
-        json.loads((ROOT / f"events/{event}.json").read_text()), context
-    )
+    answer = load_handler(fresh).lambda_handler(json.loads((ROOT / f"events/{event}.json").read_text()), context)
 
     assert len(answer["results"]) == len(samples)
     for result, name in zip(answer["results"], samples, strict=True):
@@ -125,7 +125,7 @@ def test_every_sample_event_uploads_its_sample(
             assert (result["action"], result["key"]) == ("ignored", "layer-test/")
             continue
         [sample] = [sample for sample in SAMPLES if name in sample.key]
-        assert result["action"] in ("uploaded", "skipped")
+        assert result["action"] == "uploaded"
         assert (result["bucket"], result["key"], result["repository"]) == (BUCKET, sample.key, REPOSITORY)
         assert (result["digest"], result["size"]) == (digest_of(sample.body), len(sample.body))
         assert available(stack, REPOSITORY, result["digest"])
@@ -187,6 +187,43 @@ def test_a_layer_whose_repository_was_emptied_is_uploaded_again_by_the_same_even
         assert result["action"] == "uploaded"
         assert available(stack, repository, result["digest"])
         stack.ecr.delete_repository(repositoryName=repository)
+
+
+def test_the_same_event_for_another_destination_is_other_work(
+    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Context
+) -> None:
+    stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"twice")
+    [message] = messages_about(stack, key)
+    more = [{}, {"REPOSITORY_PREFIX": "other/"}, {"ECR_REGISTRY_ID": "123456789012"}]
+
+    for environment in more:
+        handler = load_handler(
+            fresh, **{"CREATE_REPOSITORIES": "true", "REPOSITORY_PREFIX": "", "ECR_REGISTRY_ID": ""} | environment
+        )
+        for action in ("uploaded", "skipped"):
+            [result] = handler.lambda_handler(json.loads(message["Body"]), context)["results"]
+            assert (result["action"], result["repository"]) == (
+                action,
+                environment.get("REPOSITORY_PREFIX", "") + REPOSITORY,
+            )
+
+
+@pytest.mark.parametrize("member", ["versionId", "eTag", "sequencer"])
+def test_every_write_to_a_key_is_work_of_its_own(
+    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Context, member: str
+) -> None:
+    handler = load_handler(fresh)
+    for number in range(2):
+        # The same bytes for another version or sequencer; other bytes for another ETag.
+        body = f"write {number}".encode() if member == "eTag" else b"write"
+        put = stack.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        told = {"versionId": put["VersionId"], "eTag": put["ETag"].strip('"'), "sequencer": f"{number}"}
+        s3_object = {"key": key, "size": len(body), "eTag": told["eTag"], member: told[member]}
+        record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": BUCKET}, "object": s3_object}}
+
+        for action in ("uploaded", "skipped"):
+            [result] = handler.lambda_handler({"Records": [record]}, context)["results"]
+            assert (result["action"], result["digest"]) == (action, digest_of(body))
 
 
 def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, context: Context) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from local.stack import BUCKET, Stack
+from local.stack import BUCKET
+from s3_to_ecr.errors import DigestMismatch, ServiceUnavailable
 from tests.conftest import ROOT, Context
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
@@ -30,8 +31,8 @@ def event(key: str, size: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def environment(stack: Stack, s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
-    return stack.environment | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
+def environment(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
+    return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
 
 
 @pytest.fixture
@@ -66,6 +67,73 @@ def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Do
     handler.lambda_handler(event("app/versioned", 9, versionId="v7"), context)
 
     assert {(read.version_id, read.if_match) for read in s3_double.reads} == {("v7", None)}
+
+
+def test_every_call_is_for_the_registry_that_is_set(
+    environment: dict[str, str],
+    load_handler: Callable[..., Any],
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+    context: Context,
+) -> None:
+    handler = load_handler(environment, ECR_REGISTRY_ID="123456789012", CREATE_REPOSITORIES="true")
+    content = Pattern(9)
+    key = f"team/new/{content.digest}"
+    s3_double.objects[key] = Stored(content)
+
+    handler.lambda_handler(event(key, 9), context)
+
+    assert set(strict_ecr.operations) == {
+        "BatchCheckLayerAvailability", "CreateRepository", "InitiateLayerUpload", "UploadLayerPart",
+        "CompleteLayerUpload",
+    }  # fmt: skip
+    assert {call.members.get("registryId") for call in strict_ecr.calls} == {"123456789012"}
+
+
+def test_a_digest_is_still_verified_in_a_repository_made_for_it(
+    environment: dict[str, str],
+    load_handler: Callable[..., Any],
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+    context: Context,
+) -> None:
+    handler = load_handler(environment, CREATE_REPOSITORIES="true")
+    key = "team/made/sha256:" + "0" * 64
+    s3_double.objects[key] = Stored(Bytes(b"other bytes"))
+
+    with pytest.raises(DigestMismatch):
+        handler.lambda_handler(event(key, 11), context)
+    assert strict_ecr.repositories["team/made"].layers == {}
+
+
+def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejection(
+    environment: dict[str, str],
+    load_handler: Callable[..., Any],
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+    context: Context,
+) -> None:
+    handler = load_handler(environment, CREATE_REPOSITORIES="true")
+    s3_double.objects["team/slow/layer"] = Stored(Bytes(b"layer"))
+    strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryNotFoundException"), nth=2)
+
+    with pytest.raises(ServiceUnavailable, match="team/slow"):
+        handler.lambda_handler(event("team/slow/layer", 5), context)
+    assert handler.lambda_handler(event("team/slow/layer", 5), context)["results"][0]["action"] == "uploaded"
+
+
+def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+) -> None:
+    content = Pattern(11)
+    s3_double.objects["app/archived"] = Stored(content)
+    handler.lambda_handler(event("app/archived", 11), context)
+    strict_ecr.repositories["app"].archived.add(content.digest)
+
+    [result] = handler.lambda_handler(event("app/archived", 11), context)["results"]
+
+    assert result["action"] == "skipped"
+    assert len(strict_ecr.spans) == 1
 
 
 @pytest.mark.parametrize(

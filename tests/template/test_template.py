@@ -95,6 +95,8 @@ def test_the_bucket_is_private_encrypted_and_versioned(resources: dict[str, Any]
     [rule] = bucket["LifecycleConfiguration"]["Rules"]
     assert rule["Status"] == "Enabled"
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
+    assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert resources["Bucket"]["DeletionPolicy"] == resources["Bucket"]["UpdateReplacePolicy"] == "Retain"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,8 @@ def test_every_way_to_create_an_object_reaches_the_queue(resources: dict[str, An
     [notification] = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert notification["Event"] == "s3:ObjectCreated:*"
     assert notification["Queue"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
+    prefix = {"Rules": [{"Name": "prefix", "Value": {"Ref": "KeyPrefix"}}]}
+    assert notification["Filter"] == {"Fn::If": ["HasKeyPrefix", {"S3Key": prefix}, {"Ref": "AWS::NoValue"}]}
     assert resources["Bucket"]["DependsOn"] == "WorkQueuePolicy"
 
 
@@ -179,6 +183,8 @@ def test_the_function_is_given_every_variable_of_the_contract(resources: dict[st
         "STATE_TABLE", "ECR_REGISTRY_ID", "KEY_PREFIX", "REPOSITORY_PREFIX", "DEFAULT_REPOSITORY",
         "CREATE_REPOSITORIES", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL",
     }  # fmt: skip
+    assert variables["POWERTOOLS_SERVICE_NAME"] == "s3-to-ecr"
+    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "S3ToEcr"
     # The one place for the log level is the template's own.
     assert "POWERTOOLS_LOG_LEVEL" not in variables
 

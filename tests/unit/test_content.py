@@ -17,6 +17,7 @@ from s3_to_ecr.errors import (
     ObjectArchived,
     ObjectChanged,
     ObjectMissing,
+    RequestRefused,
     S3ToEcrError,
     ServiceUnavailable,
 )
@@ -110,6 +111,8 @@ def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stu
         ("InvalidRange", 416, ObjectChanged, "its newer version has an event of its own"),
         ("InvalidObjectState", 403, ObjectArchived, "Restore the object"),
         ("AccessDenied", 403, AccessDenied, "may also be a missing object"),
+        ("InvalidArgument", 400, RequestRefused, "not one that S3 can have"),
+        ("KeyTooLongError", 400, RequestRefused, "not one that S3 can have"),
         ("SlowDown", 503, ServiceUnavailable, ""),
         ("InternalError", 500, ServiceUnavailable, ""),
     ],
@@ -134,9 +137,13 @@ def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubbe
     head = {"ContentLength": 10, "ETag": '"e7a6"'}
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x", "VersionId": "v1"})
+    stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
 
     assert open_blob(s3, ObjectCreated("bucket", "app/x", size=99)) == Blob(s3, "bucket", "app/x", None, "e7a6", 10, 10)
+    # Without an ETag, the version "null" could be overwritten while it is read.
+    null = ObjectCreated("bucket", "app/x", "null", size=10)
     assert open_blob(s3, ObjectCreated("bucket", "app/x", "v1")) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
+    assert open_blob(s3, null) == Blob(s3, "bucket", "app/x", "null", "e7a6", 10, 10)
 
 
 @pytest.mark.parametrize(("code", "error"), [("404", ObjectMissing), ("403", AccessDenied), ("412", ObjectChanged)])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -8,7 +8,6 @@ from s3_to_ecr.ecr import LayerUpload, Registry
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,
-    EmptyBlob,
     RepositoryMissing,
     RequestRefused,
     S3ToEcrError,
@@ -31,8 +30,8 @@ DIGEST = "sha256:" + "0" * 64
         (Fault("RepositoryNotFoundException"), RepositoryMissing),
         (Fault("UploadNotFoundException"), UploadLost),
         (Fault("InvalidLayerException"), DigestMismatch),
-        (Fault("EmptyUploadException"), EmptyBlob),
-        (Fault("LayerPartTooSmallException"), RequestRefused),
+        (Fault("EmptyUploadException"), UploadLost),
+        (Fault("LayerPartTooSmallException"), UploadLost),
         (Fault("InvalidParameterException"), RequestRefused),
         (Fault("KmsException"), AccessDenied),
         (Fault("AccessDeniedException"), AccessDenied),
@@ -66,8 +65,23 @@ def test_what_the_service_model_forbids_is_refused_before_it_is_sent(ecr: EcrDou
 
 
 def test_a_repository_is_created_once(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, "123456789012")
     registry.create_repository("team/new")
     registry.create_repository("team/new")
 
     assert "team/new" in ecr.repositories
+    assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
+
+
+@pytest.mark.parametrize("missing_as", ["failure", "unavailable"])
+def test_a_layer_is_available_archived_or_not_there(
+    ecr: EcrDouble, ecr_client: ECRClient, missing_as: Literal["failure", "unavailable"]
+) -> None:
+    registry = Registry(ecr_client)
+    ecr.missing_as = missing_as
+
+    assert registry.layer_availability("app", DIGEST) == "UNAVAILABLE"
+    ecr.repositories["app"].layers[DIGEST] = b"layer"
+    assert registry.layer_availability("app", DIGEST) == "AVAILABLE"
+    ecr.repositories["app"].archived.add(DIGEST)
+    assert registry.layer_availability("app", DIGEST) == "ARCHIVED"

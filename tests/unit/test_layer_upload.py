@@ -95,6 +95,7 @@ def test_a_layer_that_is_not_available_is_uploaded(registry: Registry, ecr: EcrD
     ecr.missing_as = missing_as
     if missing_as == "archived":
         ecr.repositories["app"].archived.add(DIGEST)
+        ecr.repositories["app"].layers[DIGEST] = BODY  # Complete will say that it exists
 
     assert upload_layer(registry, blob(), "app", DIGEST).uploaded
     assert ecr.content_of("app", DIGEST) == BODY
@@ -204,6 +205,27 @@ def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registr
 
     assert upload_layer(registry, blob(), "app", None).uploaded
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+@pytest.mark.parametrize("code", ["EmptyUploadException", "LayerPartTooSmallException"])
+def test_an_upload_of_which_ecr_has_kept_too_little_begins_anew(registry: Registry, ecr: EcrDouble, code: str) -> None:
+    ecr.faults.add("CompleteLayerUpload", Fault(code))
+
+    assert upload_layer(registry, blob(), "app", None) == LayerResult(DIGEST, uploaded=True)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+def test_a_part_of_which_ecr_has_kept_too_little_is_not_the_objects_fault(registry: Registry, ecr: EcrDouble) -> None:
+    lost: list[int] = []
+
+    def lose_two_bytes(first: int) -> None:
+        if first == 8 and not lost:
+            lost.append(first)
+            ecr.truncate_uploads(6)  # leaves a part of 2 bytes, where 4 is the least
+
+    assert upload_layer(registry, blob(before_read=lose_two_bytes), "app", None).digest == DIGEST
+    assert ecr.operations.count("CompleteLayerUpload") == 2
+    assert ecr.content_of("app", DIGEST) == BODY
 
 
 def test_an_upload_that_ecr_keeps_forgetting_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:

@@ -9,6 +9,7 @@ import pytest
 from botocore.config import Config
 from moto import mock_aws
 
+from local.stack import create_state_table
 from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable, UploadInProgress
 from s3_to_ecr.jobs import Result
 from s3_to_ecr.once import Once
@@ -47,12 +48,7 @@ def gone(_: Result) -> bool:
 def dynamodb() -> Iterator[DynamoDBClient]:
     with mock_aws():
         client = boto3.client("dynamodb", config=Config(retries={"mode": "standard", "total_max_attempts": 1}))
-        client.create_table(
-            TableName="state",
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        create_state_table(client, "state")
         yield client
 
 

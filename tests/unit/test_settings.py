@@ -59,6 +59,12 @@ def test_the_prefix_stands_before_every_repository() -> None:
     assert settings.target_repository(None) == "mirror/base"
 
 
+@pytest.mark.parametrize("folder", ["", "/app", "/a"])
+def test_a_prefix_does_not_make_up_for_an_empty_folder(folder: str) -> None:
+    with pytest.raises(InvalidRepositoryName):
+        Settings("state", repository_prefix="mirror").target_repository(folder)
+
+
 def test_a_key_with_no_folder_needs_a_default() -> None:
     with pytest.raises(RepositoryNotNamed, match="DEFAULT_REPOSITORY"):
         Settings("state").target_repository(None)

@@ -122,11 +122,21 @@ def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQS
     assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
-def test_an_unexpected_error_leaves_the_message_to_the_queues_own_timeout(sqs: SQSClient, stub: Stubber) -> None:
-    assert stub
+def test_an_unexpected_error_puts_the_message_back_as_any_other(sqs: SQSClient, stub: Stubber) -> None:
+    expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(KeyError("a bug")))
 
     assert failures_of(WorkQueue(sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
+
+
+def test_a_message_without_attributes_stands_in_no_others_way(sqs: SQSClient, stub: Stubber) -> None:
+    expect_visibility(stub, "receipt-1", 30)
+    expect_visibility(stub, "receipt-2", 30)
+    bare = {name: value for name, value in sqs_message("{}").items() if name != "attributes"}
+    mirror = always(failed(ServiceUnavailable("down")))
+
+    answer = WorkQueue(sqs, SETTINGS, mirror).process({"Records": [bare, sqs_message("{}", 2)]})
+    assert failures_of(answer) == ["message-1", "message-2"]
 
 
 def test_a_rejected_object_is_reported_with_its_reason_and_consumed(sqs: SQSClient, stub: Stubber) -> None:

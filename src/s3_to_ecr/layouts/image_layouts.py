@@ -16,9 +16,9 @@ _REGISTRY_LINK = re.compile(
     rf"repositories/.+/(?:_layers/sha256/{HEX}|_manifests/revisions/sha256/{HEX}|_manifests/tags/[^/]+/current)/link",
     re.DOTALL,
 )
-_IMAGE_PART = re.compile(rf".+/(?:index\.json|blobs/sha256/{HEX}|manifests/[^/]+)", re.DOTALL)
+_IMAGE_PART = re.compile(rf"(?:.+/)?(?:index\.json|blobs/sha256/{HEX})|.+/manifests/[^/]+", re.DOTALL)
 _INSTEAD = "drop the layers as <repository>/<file>."
-_OCI_LAYOUT_MARKER = re.compile(r".+/oci-layout", re.DOTALL)
+_OCI_LAYOUT_MARKER = re.compile(r"(?:.+/)?oci-layout", re.DOTALL)
 
 
 def match(key: str) -> Ignore | None:
@@ -26,9 +26,7 @@ def match(key: str) -> Ignore | None:
     if storage := _REGISTRY_STORAGE.fullmatch(key):
         if not _REGISTRY_LINK.fullmatch(storage["path"]):
             return Ignore("a registry's own file that no image is named by")
-        raise UnsupportedLayout(
-            "this version does not mirror a registry's storage; drop the layers as <repository>/<file>."
-        )
+        raise UnsupportedLayout(f"this version does not mirror a registry's storage; {_INSTEAD}")
     if _OCI_LAYOUT_MARKER.fullmatch(key):
         return Ignore("the marker file of an OCI image layout")
     if _IMAGE_PART.fullmatch(key):

@@ -88,6 +88,8 @@ def test_a_folder_that_ecr_would_not_take_is_rejected(key: str) -> None:
     "key",
     [
         "app/index.json",
+        "index.json",
+        f"blobs/sha256/{HEX}",
         f"app/blobs/sha256/{HEX}",
         "app/manifests/latest",
         f"app/manifests/{DIGEST}",
@@ -105,6 +107,7 @@ def test_parts_of_images_are_not_taken_for_layers(key: str) -> None:
     "key",
     [
         "app/oci-layout",
+        "oci-layout",
         f"{REGISTRY}/blobs/sha256/01/{HEX}/data",
         f"root/{REGISTRY}/repositories/app/_uploads/1234/data",
         f"{REGISTRY}/repositories/app/_manifests/tags/v1/index/sha256/{HEX}/link",
