@@ -76,7 +76,8 @@ class Blob:
     def read(self, first: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `first` of the blob on.
 
-        Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`, `AccessDenied` or `ServiceUnavailable`.
+        Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`, `AccessDenied`, `RequestRefused` or
+        `ServiceUnavailable`.
         """
         start = self.offset + first
         span = f"bytes={start}-{start + length - 1}"

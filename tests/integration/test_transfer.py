@@ -22,6 +22,7 @@ from tests.doubles.server import Fault
 PART = 10_485_760
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+Load = Callable[..., Any]
 
 
 def event(key: str, size: int, **more: Any) -> dict[str, Any]:
@@ -36,8 +37,13 @@ def environment(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDoubl
 
 
 @pytest.fixture
-def handler(environment: dict[str, str], load_handler: Callable[..., Any]) -> Any:
-    return load_handler(environment)
+def load(environment: dict[str, str], load_handler: Load) -> Load:
+    return lambda **more: load_handler(environment, **more)
+
+
+@pytest.fixture
+def handler(load: Load) -> Any:
+    return load()
 
 
 @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 25 * MIB + 3])
@@ -70,13 +76,9 @@ def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Do
 
 
 def test_every_call_is_for_the_registry_that_is_set(
-    environment: dict[str, str],
-    load_handler: Callable[..., Any],
-    s3_double: S3Double,
-    strict_ecr: EcrDouble,
-    context: Context,
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
 ) -> None:
-    handler = load_handler(environment, ECR_REGISTRY_ID="123456789012", CREATE_REPOSITORIES="true")
+    handler = load(ECR_REGISTRY_ID="123456789012", CREATE_REPOSITORIES="true")
     content = Pattern(9)
     key = f"team/new/{content.digest}"
     s3_double.objects[key] = Stored(content)
@@ -91,13 +93,9 @@ def test_every_call_is_for_the_registry_that_is_set(
 
 
 def test_a_digest_is_still_verified_in_a_repository_made_for_it(
-    environment: dict[str, str],
-    load_handler: Callable[..., Any],
-    s3_double: S3Double,
-    strict_ecr: EcrDouble,
-    context: Context,
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
 ) -> None:
-    handler = load_handler(environment, CREATE_REPOSITORIES="true")
+    handler = load(CREATE_REPOSITORIES="true")
     key = "team/made/sha256:" + "0" * 64
     s3_double.objects[key] = Stored(Bytes(b"other bytes"))
 
@@ -107,13 +105,9 @@ def test_a_digest_is_still_verified_in_a_repository_made_for_it(
 
 
 def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejection(
-    environment: dict[str, str],
-    load_handler: Callable[..., Any],
-    s3_double: S3Double,
-    strict_ecr: EcrDouble,
-    context: Context,
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
 ) -> None:
-    handler = load_handler(environment, CREATE_REPOSITORIES="true")
+    handler = load(CREATE_REPOSITORIES="true")
     s3_double.objects["team/slow/layer"] = Stored(Bytes(b"layer"))
     strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryNotFoundException"), nth=2)
 
