@@ -8,10 +8,10 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from local.invocation import Invocation
 from local.layers import gzipped_layer
 from local.stack import BUCKET, REPOSITORY, Stack, running
 
@@ -22,20 +22,6 @@ _MIB = 1024 * 1024
 _LAYER_BYTES = 64 * _MIB
 _KEY = f"{REPOSITORY}/demo-layer.tar.gz"
 _EVENT_SECONDS = 30
-
-
-@dataclass
-class Invocation:
-    """The little that the handler asks of Lambda's context."""
-
-    function_name: str = "s3-to-ecr-demo"
-    function_version: str = "$LATEST"
-    memory_limit_in_mb: int = 1024
-    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:s3-to-ecr-demo"
-    aws_request_id: str = "demo"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 900_000
 
 
 class PartCounter:
@@ -75,8 +61,6 @@ def main() -> int:
         print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
 
         os.environ.update(stack.environment)
-        for name in ("NO_PROXY", "no_proxy"):  # the second wins where both are set
-            os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1"
         # The demonstration speaks for itself; logs and metrics would come between the lines.
         os.environ.update(POWERTOOLS_LOG_LEVEL="WARNING", POWERTOOLS_METRICS_DISABLED="true")
         sys.path.insert(0, str(Path(__file__).parent.parent / "src"))

@@ -32,6 +32,9 @@ _QUEUE = "s3-to-ecr-work"
 _DEAD_LETTERS = "s3-to-ecr-dead-letters"
 _START_SECONDS = 60
 
+# Opens URLs on this machine, where a proxy of the user's has no part.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -55,6 +58,8 @@ class Stack:
             "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
             "POWERTOOLS_SERVICE_NAME": "s3-to-ecr",
             "POWERTOOLS_METRICS_NAMESPACE": "S3ToEcr",
+            # Past a proxy of the user's. The second name wins where both are set.
+            **{name: f"{os.environ.get(name, '')},127.0.0.1".lstrip(",") for name in ("NO_PROXY", "no_proxy")},
         }
 
     @property
@@ -113,13 +118,12 @@ def free_port(port: int = 0) -> int:
 
 
 def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RuntimeError(f"the moto server ended with exit code {server.returncode}: is {endpoint} in use?")
         try:
-            opener.open(f"{endpoint}/moto-api/data.json", timeout=5).close()
+            DIRECT.open(f"{endpoint}/moto-api/data.json", timeout=5).close()
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
         else:

@@ -5,10 +5,9 @@ import io
 import json
 import os
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,22 @@ import boto3
 import hypothesis
 import pytest
 from botocore.config import Config
+from botocore.stub import Stubber
 
+from local.invocation import Invocation
 from local.stack import REGION, Stack, create_state_table, running
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import S3Double
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
+    from types_boto3_s3.client import S3Client
+    from types_boto3_sqs.client import SQSClient
 
 ROOT = Path(__file__).parent.parent
 
-# Nothing of the user's own account, profile or proxy has a part in the tests. Before any module reads it.
-for name in [
-    name for name in os.environ if name.startswith(("AWS_", "POWERTOOLS_")) or name.lower().endswith("_proxy")
-]:
+# Nothing of the user's own account or profile has a part in the tests. Before any module reads it.
+for name in [name for name in os.environ if name.startswith(("AWS_", "POWERTOOLS_"))]:
     del os.environ[name]
 os.environ.update(
     AWS_ACCESS_KEY_ID="test",
@@ -37,30 +38,12 @@ os.environ.update(
     AWS_REGION=REGION,
     AWS_DEFAULT_REGION=REGION,
     AWS_EC2_METADATA_DISABLED="true",
-    NO_PROXY=f"{os.environ.get('NO_PROXY', '')},127.0.0.1",
-    no_proxy=f"{os.environ.get('no_proxy', '')},127.0.0.1",
 )
 
 
 # How long an example may take says more about the machine than about the code.
 hypothesis.settings.register_profile("s3-to-ecr", deadline=None)
 hypothesis.settings.load_profile("s3-to-ecr")
-
-
-@dataclass
-class Context:
-    """A Lambda context with so many seconds left."""
-
-    seconds: float = 900
-    function_name: str = "s3-to-ecr-test"
-    function_version: str = "$LATEST"
-    memory_limit_in_mb: int = 1024
-    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:s3-to-ecr-test"
-    aws_request_id: str = "00000000-0000-4000-8000-000000000000"
-    started: float = field(default_factory=time.monotonic)
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int((self.seconds - (time.monotonic() - self.started)) * 1000)
 
 
 def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]:
@@ -75,9 +58,21 @@ def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]
     }
 
 
+# For clients whose errors a test wants at once.
+ONE_ATTEMPT = Config(retries={"mode": "standard", "total_max_attempts": 1})
+
+
+@contextmanager
+def stubbed(client: S3Client | SQSClient) -> Iterator[Stubber]:
+    """A stub of the client, all of whose answers have to be asked for."""
+    with Stubber(client) as stub:
+        yield stub
+        stub.assert_no_pending_responses()
+
+
 @pytest.fixture
-def context() -> Context:
-    return Context()
+def context() -> Invocation:
+    return Invocation()
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's serv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -74,7 +74,7 @@ class Registry:
         A layer that ECR lacks comes back as UNAVAILABLE or among the failures: UNAVAILABLE here. An ARCHIVED one
         belongs to archived images and cannot be pulled until one of them is restored.
         """
-        with self._calling("BatchCheckLayerAvailability", repository):
+        with _calling("BatchCheckLayerAvailability", repository):
             answer = self._client.batch_check_layer_availability(
                 repositoryName=repository, layerDigests=[digest], **self._registry
             )
@@ -85,7 +85,7 @@ class Registry:
 
     def initiate(self, repository: str) -> LayerUpload:
         """InitiateLayerUpload."""
-        with self._calling("InitiateLayerUpload", repository):
+        with _calling("InitiateLayerUpload", repository):
             answer = self._client.initiate_layer_upload(repositoryName=repository, **self._registry)
         return LayerUpload(repository, answer["uploadId"], answer["partSize"])
 
@@ -96,7 +96,7 @@ class Registry:
         there. That is also how a part comes back that landed although its answer was lost.
         Raises `UploadLost` when ECR does not know the upload any more.
         """
-        with self._calling("UploadLayerPart", upload.repository):
+        with _calling("UploadLayerPart", upload.repository):
             try:
                 answer: Mapping[str, Any] = self._client.upload_layer_part(
                     repositoryName=upload.repository,
@@ -120,7 +120,7 @@ class Registry:
         That the layer exists already is success: layers are named by their content. Raises `DigestMismatch` when the
         parts do not have the `digest`, `UploadLost` when ECR does not know the upload any more.
         """
-        with self._calling("CompleteLayerUpload", upload.repository):
+        with _calling("CompleteLayerUpload", upload.repository):
             try:
                 answer = self._client.complete_layer_upload(
                     repositoryName=upload.repository,
@@ -136,14 +136,13 @@ class Registry:
 
     def create_repository(self, repository: str) -> None:
         """CreateRepository, with the registry's defaults. That another invocation was faster is no error."""
-        with self._calling("CreateRepository", repository):
+        with _calling("CreateRepository", repository):
             try:
                 self._client.create_repository(repositoryName=repository, **self._registry)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "RepositoryAlreadyExistsException":
                     raise
 
-    @contextmanager
-    def _calling(self, operation: str, repository: str) -> Iterator[None]:
-        with translated(f"{operation} for ECR repository {repository}", _CODES):
-            yield
+
+def _calling(operation: str, repository: str) -> AbstractContextManager[None]:
+    return translated(f"{operation} for ECR repository {repository}", _CODES)

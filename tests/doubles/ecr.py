@@ -37,11 +37,10 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came. `blob_bytes` is the length of a part, whose content is not kept here."""
+    """A request as it came, but for a part's content."""
 
     operation: str
     members: dict[str, Any]
-    blob_bytes: int = 0
 
     @property
     def span(self) -> tuple[int, int]:
@@ -81,10 +80,9 @@ class _Raw(io.BytesIO):
 class EcrError(Exception):
     """An error of the service model, with the members that it carries."""
 
-    def __init__(self, code: str, message: str = "", status: int = 400, **members: Any) -> None:
+    def __init__(self, code: str, message: str, **members: Any) -> None:
         super().__init__(code)
-        self.status = status
-        self.answer = {"__type": code, "message": message or code, **members}
+        self.answer = {"__type": code, "message": message, **members}
 
 
 class EcrDouble:
@@ -174,14 +172,14 @@ class EcrDouble:
         """The HTTP status and the body, or `None` to cut the connection."""
         blob = base64.b64decode(members.pop("layerPartBlob", ""), validate=True)
         with self._lock:
-            self.calls.append(Call(operation, members, len(blob)))
+            self.calls.append(Call(operation, members))
             fault = self.faults.take(operation)
             if fault and not fault.after:
                 return self._refuse(fault)
             try:
                 answer = self._operations[operation](members, blob)
             except EcrError as error:
-                return error.status, error.answer
+                return 400, error.answer
             return self._refuse(fault) if fault else (200, answer)
 
     def truncate_uploads(self, received: int) -> None:

@@ -12,10 +12,11 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from local.invocation import Invocation
 from local.stack import BUCKET, Stack
 from s3_to_ecr import errors
 from s3_to_ecr.errors import S3ToEcrError
-from tests.conftest import Context, sqs_message
+from tests.conftest import sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, S3Double, Stored
 from tests.doubles.server import Fault
@@ -99,7 +100,7 @@ def test_a_bad_object_fails_the_invocation_after_the_good_one_is_done(
     handler: Any,
     s3_double: S3Double,
     strict_ecr: EcrDouble,
-    context: Context,
+    context: Invocation,
     logs: Callable[[], list[dict[str, Any]]],
 ) -> None:
     event = {"Records": [prepare(bad, s3_double), record("app/good", GOOD)]}
@@ -123,7 +124,7 @@ def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
     stack: Stack,
     s3_double: S3Double,
     strict_ecr: EcrDouble,
-    context: Context,
+    context: Invocation,
     metrics: Callable[[], dict[str, Any]],
 ) -> None:
     several = {"Records": [prepare(bad, s3_double), record("app/good", GOOD)]}
@@ -145,7 +146,7 @@ def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
 
 
 def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
-    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Context
+    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     bodies = ["hello", '{"Records": [{"eventSource": "aws:sns"}]}', json.dumps({"Records": [record("app/good", GOOD)]})]
     messages = [sqs_message(body, number) for number, body in enumerate(bodies)]
@@ -160,13 +161,13 @@ def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
     assert {message["MessageAttributes"]["ErrorType"]["StringValue"] for message in dead} == {"MalformedEvent"}
 
 
-def test_a_direct_event_that_is_none_is_named(handler: Any, context: Context) -> None:
+def test_a_direct_event_that_is_none_is_named(handler: Any, context: Invocation) -> None:
     with pytest.raises(errors.MalformedEvent, match="hello"):
         handler.lambda_handler({"hello": "world"}, context)
 
 
 def test_several_bad_objects_are_all_told(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     records = [prepare(BAD["empty object"], s3_double), record("app/good", GOOD), prepare(BAD["deleted"], s3_double)]
 
@@ -177,7 +178,7 @@ def test_several_bad_objects_are_all_told(
     assert only_the_good_layer(strict_ecr)
 
 
-def test_results_come_in_the_order_of_the_records(handler: Any, s3_double: S3Double, context: Context) -> None:
+def test_results_come_in_the_order_of_the_records(handler: Any, s3_double: S3Double, context: Invocation) -> None:
     s3_double.objects["app/other"] = Stored(Bytes(b"other"), etag(b"other"))
     removed = record("app/gone", b"") | {"eventName": "ObjectRemoved:Delete"}
     records = [record("app/folder/", b""), record("app/good", GOOD), removed, record("app/other", b"other")]
@@ -194,7 +195,7 @@ def test_results_come_in_the_order_of_the_records(handler: Any, s3_double: S3Dou
 
 
 def test_an_outage_puts_the_message_back_and_nothing_is_reported(
-    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Context
+    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryBusyException"))
     message = sqs_message(json.dumps({"Records": [record("app/good", GOOD)]}))
@@ -209,7 +210,7 @@ def test_an_outage_puts_the_message_back_and_nothing_is_reported(
 
 
 def test_a_bug_in_one_object_does_not_stop_the_others(
-    handler: Any, strict_ecr: EcrDouble, context: Context, logs: Callable[[], list[dict[str, Any]]],
+    handler: Any, strict_ecr: EcrDouble, context: Invocation, logs: Callable[[], list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     route = handler.route

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local.invocation import Invocation
 from local.layers import gzipped_layer
 from local.samples import SAMPLES, put_samples
 from local.stack import BUCKET, REPOSITORY, Stack
 from s3_to_ecr.errors import RepositoryMissing
-from tests.conftest import ROOT, Context, sqs_message
+from tests.conftest import ROOT, sqs_message
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
@@ -48,7 +49,7 @@ def key() -> str:
 
 
 def test_an_object_becomes_a_layer_by_the_event_that_s3_sends(
-    stack: Stack, load_handler: Load, key: str, context: Context, metrics: Callable[[], dict[str, Any]]
+    stack: Stack, load_handler: Load, key: str, context: Invocation, metrics: Callable[[], dict[str, Any]]
 ) -> None:
     body = gzipped_layer(12 * MIB)
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
@@ -67,7 +68,7 @@ def test_an_object_becomes_a_layer_by_the_event_that_s3_sends(
 
 
 def test_a_multipart_upload_that_s3_announces_twice_is_uploaded_once(
-    stack: Stack, load_handler: Load, key: str, context: Context
+    stack: Stack, load_handler: Load, key: str, context: Invocation
 ) -> None:
     upload = stack.s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
     bodies = [gzipped_layer(5 * MIB, seed=1), gzipped_layer(MIB, seed=2)]
@@ -91,7 +92,7 @@ def test_a_multipart_upload_that_s3_announces_twice_is_uploaded_once(
 
 
 def test_s3s_test_event_is_consumed_quietly(
-    stack: Stack, load_handler: Load, context: Context, logs: Callable[[], list[dict[str, Any]]]
+    stack: Stack, load_handler: Load, context: Invocation, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     event = json.loads((ROOT / "events/sqs-test-event.json").read_text())
 
@@ -111,7 +112,7 @@ def test_s3s_test_event_is_consumed_quietly(
     ],
 )
 def test_every_sample_event_uploads_its_sample(
-    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Context, event: str, samples: list[str | None]
+    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation, event: str, samples: list[str | None]
 ) -> None:
     put_samples(stack.s3)
     stack.ecr.delete_repository(repositoryName=REPOSITORY)
@@ -131,7 +132,7 @@ def test_every_sample_event_uploads_its_sample(
         assert available(stack, REPOSITORY, result["digest"])
 
 
-def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Context) -> None:
+def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Invocation) -> None:
     put_samples(stack.s3)
     [sample] = [sample for sample in SAMPLES if "sqs" in sample.key]
     event = json.loads((ROOT / "events/sqs.json").read_text())
@@ -141,7 +142,7 @@ def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Loa
 
 
 def test_the_same_event_over_another_carrier_uploads_nothing_again(
-    stack: Stack, load_handler: Load, key: str, context: Context
+    stack: Stack, load_handler: Load, key: str, context: Invocation
 ) -> None:
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"once")
     [message] = messages_about(stack, key)
@@ -159,7 +160,7 @@ def test_the_same_event_over_another_carrier_uploads_nothing_again(
 
 
 def test_a_missing_repository_is_created_where_that_is_allowed(
-    stack: Stack, load_handler: Load, context: Context
+    stack: Stack, load_handler: Load, context: Invocation
 ) -> None:
     repository = f"team/new-{uuid.uuid4().hex}"
     stack.s3.put_object(Bucket=BUCKET, Key=f"{repository}/layer", Body=b"layer")
@@ -175,7 +176,7 @@ def test_a_missing_repository_is_created_where_that_is_allowed(
 
 
 def test_a_layer_whose_repository_was_emptied_is_uploaded_again_by_the_same_event(
-    stack: Stack, load_handler: Load, context: Context
+    stack: Stack, load_handler: Load, context: Invocation
 ) -> None:
     repository = f"again-{uuid.uuid4().hex}"
     stack.s3.put_object(Bucket=BUCKET, Key=f"{repository}/layer", Body=b"layer")
@@ -190,7 +191,7 @@ def test_a_layer_whose_repository_was_emptied_is_uploaded_again_by_the_same_even
 
 
 def test_the_same_event_for_another_destination_is_other_work(
-    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Context
+    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Invocation
 ) -> None:
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"twice")
     [message] = messages_about(stack, key)
@@ -210,7 +211,7 @@ def test_the_same_event_for_another_destination_is_other_work(
 
 @pytest.mark.parametrize("member", ["versionId", "eTag", "sequencer"])
 def test_every_write_to_a_key_is_work_of_its_own(
-    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Context, member: str
+    stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Invocation, member: str
 ) -> None:
     handler = load_handler(fresh)
     for number in range(2):
@@ -226,7 +227,7 @@ def test_every_write_to_a_key_is_work_of_its_own(
             assert (result["action"], result["digest"]) == (action, digest_of(body))
 
 
-def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, context: Context) -> None:
+def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, context: Invocation) -> None:
     name = uuid.uuid4().hex
     stack.ecr.create_repository(repositoryName=f"mirror/base-{name}")
     stack.s3.put_object(Bucket=BUCKET, Key=f"layers/{name}", Body=b"layer")
@@ -242,7 +243,7 @@ def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, co
 
 
 def test_every_line_of_an_objects_log_tells_which_object(
-    stack: Stack, load_handler: Load, key: str, context: Context, logs: Callable[[], list[dict[str, Any]]]
+    stack: Stack, load_handler: Load, key: str, context: Invocation, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"logged")
     stack.s3.put_object(Bucket=BUCKET, Key=f"{key}/", Body=b"")

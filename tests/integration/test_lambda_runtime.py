@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import awslambdaric
 import pytest
 
 from local.samples import SAMPLES, put_samples
-from local.stack import REPOSITORY, Stack, free_port
+from local.stack import DIRECT, REPOSITORY, Stack, free_port
 from tests.conftest import ROOT
 
 SAM_VENV = ROOT / ".venv" / "sam"
@@ -110,7 +109,7 @@ def invoke(url: str, event: bytes) -> Any:
     deadline = time.monotonic() + 30
     while True:
         try:
-            with urllib.request.urlopen(url, data=event, timeout=60) as answer:
+            with DIRECT.open(url, data=event, timeout=60) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as failed:
             with failed:

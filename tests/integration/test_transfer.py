@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from local.invocation import Invocation
 from local.stack import BUCKET
 from s3_to_ecr.errors import DigestMismatch, ServiceUnavailable
-from tests.conftest import ROOT, Context
+from tests.conftest import ROOT
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
@@ -49,7 +50,7 @@ def handler(load: Load) -> Any:
 @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 25 * MIB + 3])
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
-    size: int, known: bool, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    size: int, known: bool, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(size, seed=size)
     key = f"app/{content.digest}" if known else f"app/blob-{size}"
@@ -67,7 +68,7 @@ def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
     assert {read.if_match for read in s3_double.reads} == {'"0123456789abcdef0123456789abcdef"'}
 
 
-def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Double, context: Context) -> None:
+def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Double, context: Invocation) -> None:
     s3_double.objects["app/versioned"] = Stored(Bytes(b"versioned"), version_id="v7")
 
     handler.lambda_handler(event("app/versioned", 9, versionId="v7"), context)
@@ -76,7 +77,7 @@ def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Do
 
 
 def test_every_call_is_for_the_registry_that_is_set(
-    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(ECR_REGISTRY_ID="123456789012", CREATE_REPOSITORIES="true")
     content = Pattern(9)
@@ -93,7 +94,7 @@ def test_every_call_is_for_the_registry_that_is_set(
 
 
 def test_a_digest_is_still_verified_in_a_repository_made_for_it(
-    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(CREATE_REPOSITORIES="true")
     key = "team/made/sha256:" + "0" * 64
@@ -105,7 +106,7 @@ def test_a_digest_is_still_verified_in_a_repository_made_for_it(
 
 
 def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejection(
-    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(CREATE_REPOSITORIES="true")
     s3_double.objects["team/slow/layer"] = Stored(Bytes(b"layer"))
@@ -117,7 +118,7 @@ def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejecti
 
 
 def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(11)
     s3_double.objects["app/archived"] = Stored(content)
@@ -148,7 +149,7 @@ def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
     ],
 )
 def test_a_layer_survives_any_single_fault_of_ecr(
-    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Pattern(3500)
@@ -172,7 +173,7 @@ def test_a_layer_survives_any_single_fault_of_ecr(
     ],
 )
 def test_a_layer_survives_any_single_fault_of_s3(
-    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Context
+    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Pattern(3500)
@@ -189,7 +190,7 @@ def test_a_layer_survives_any_single_fault_of_s3(
 
 PROBE = """
 import json, sys
-from local.demo import Invocation
+from local.invocation import Invocation
 import handler
 print(json.dumps(handler.lambda_handler(json.load(sys.stdin), Invocation())["results"][0]))
 # VmHWM, not ru_maxrss: that counts the parent's memory, too, until the new program has begun.

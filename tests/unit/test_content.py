@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
@@ -22,6 +21,7 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
 )
 from s3_to_ecr.events import ObjectCreated
+from tests.conftest import ONE_ATTEMPT, stubbed
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def s3() -> S3Client:
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 1}))
+    return boto3.client("s3", config=ONE_ATTEMPT)
 
 
 @pytest.fixture
 def stub(s3: S3Client) -> Iterator[Stubber]:
-    with Stubber(s3) as stub:
+    with stubbed(s3) as stub:
         yield stub
-        stub.assert_no_pending_responses()
 
 
 def answer(body: bytes, promised: int | None = None) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from botocore.config import Config
 from moto import mock_aws
 
+from local.invocation import Invocation
 from local.stack import create_state_table
 from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable, UploadInProgress
 from s3_to_ecr.jobs import Result
 from s3_to_ecr.once import Once
-from tests.conftest import Context
+from tests.conftest import ONE_ATTEMPT
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -47,14 +47,14 @@ def gone(_: Result) -> bool:
 @pytest.fixture
 def dynamodb() -> Iterator[DynamoDBClient]:
     with mock_aws():
-        client = boto3.client("dynamodb", config=Config(retries={"mode": "standard", "total_max_attempts": 1}))
+        client = boto3.client("dynamodb", config=ONE_ATTEMPT)
         create_state_table(client, "state")
         yield client
 
 
 def invocation(dynamodb: DynamoDBClient, seconds: float = 900) -> Once:
     once = Once(dynamodb, "state")
-    once.begin(Context(seconds))  # type: ignore[arg-type]
+    once.begin(Invocation(seconds))  # type: ignore[arg-type]
     return once
 
 

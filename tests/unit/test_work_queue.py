@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.stub import Stubber
 
 from s3_to_ecr.errors import EmptyBlob, OutOfTime, S3ToEcrError, ServiceUnavailable, concerning
 from s3_to_ecr.jobs import Failure, Outcome
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.work_queue import WorkQueue
-from tests.conftest import sqs_message
+from tests.conftest import ONE_ATTEMPT, sqs_message, stubbed
 
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
@@ -47,14 +46,13 @@ def failures_of(answer: Any) -> list[str]:
 
 @pytest.fixture
 def sqs() -> SQSClient:
-    return boto3.client("sqs", config=Config(retries={"mode": "standard", "total_max_attempts": 1}))
+    return boto3.client("sqs", config=ONE_ATTEMPT)
 
 
 @pytest.fixture
 def stub(sqs: SQSClient) -> Iterator[Stubber]:
-    with Stubber(sqs) as stub:
+    with stubbed(sqs) as stub:
         yield stub
-        stub.assert_no_pending_responses()
 
 
 def expect_visibility(stub: Stubber, receipt: str, seconds: int) -> None:

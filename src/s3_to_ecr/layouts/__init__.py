@@ -10,8 +10,6 @@ from s3_to_ecr.jobs import Ignore, UploadLayer
 from s3_to_ecr.layouts import bare_blob, image_layouts, static_registry
 from s3_to_ecr.settings import Settings
 
-_LAYOUTS = (image_layouts, static_registry, bare_blob)
-
 
 def route(key: str, settings: Settings) -> UploadLayer | Ignore:
     """The job that a decoded key asks for.
@@ -23,10 +21,7 @@ def route(key: str, settings: Settings) -> UploadLayer | Ignore:
     path = key.removeprefix(settings.key_prefix)
     if not path or path.endswith("/"):
         return Ignore("a folder marker")
-    for layout in _LAYOUTS:
-        match layout.match(path):
-            case Ignore() as ignore:
-                return ignore
-            case found if found is not None:
-                return UploadLayer(settings.target_repository(found.folder), found.digest)
-    raise AssertionError(f"bare_blob takes every key, but not {path!r}")
+    found = image_layouts.match(path) or static_registry.match(path) or bare_blob.match(path)
+    if isinstance(found, Ignore):
+        return found
+    return UploadLayer(settings.target_repository(found.folder), found.digest)

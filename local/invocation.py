@@ -1,0 +1,22 @@
+"""What the handler asks of Lambda's context, for invocations on this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Invocation:
+    """A Lambda context with so many `seconds` left when it is made."""
+
+    seconds: float = 900
+    function_name: str = "s3-to-ecr-local"
+    function_version: str = "$LATEST"
+    memory_limit_in_mb: int = 1024
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:s3-to-ecr-local"
+    aws_request_id: str = "00000000-0000-4000-8000-000000000000"
+    started: float = field(default_factory=time.monotonic)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self.seconds - (time.monotonic() - self.started)) * 1000)
