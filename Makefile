@@ -8,7 +8,7 @@ SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/b
 ARCHITECTURE ?= arm64
 PORT ?= 5000
 OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
-SOURCES := src local tests
+SOURCES := src local bench tests
 
 .DEFAULT_GOAL := help
 
@@ -35,6 +35,10 @@ check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template
 format: $(VENV)/dev ## Formats the code and mends what the linter can
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: bench
+bench: $(VENV)/dev ## Measures, and writes bench/RESULTS.md: make bench BENCH="--rounds 1"
+	@$(BIN)/python -m bench $(BENCH)
 
 .PHONY: local
 local: $(VENV)/dev ## Serves the local stack until Ctrl-C: make local PORT=5001

@@ -1,9 +1,12 @@
-"""What the handler asks of Lambda's context, for invocations on this machine."""
+"""What the handler is given, for invocations on this machine: an event, and what it asks of Lambda's context."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
+
+from local.stack import BUCKET
 
 
 @dataclass
@@ -20,3 +23,10 @@ class Invocation:
 
     def get_remaining_time_in_millis(self) -> int:
         return int((self.seconds - (time.monotonic() - self.started)) * 1000)
+
+
+def put_event(key: str, size: int, etag: str, **more: Any) -> dict[str, Any]:
+    """S3's notification of an object that was put into the local bucket; `more` goes into its `object`."""
+    s3_object = {"key": key, "size": size, "eTag": etag, **more}
+    s3 = {"bucket": {"name": BUCKET}, "object": s3_object}
+    return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": s3}]}

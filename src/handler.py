@@ -8,6 +8,7 @@ deliver again. A record's failure never stops the others. Runs as `handler.lambd
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import boto3
 from s3_to_ecr import events
 from s3_to_ecr.aws import CLIENT_CONFIG
 from s3_to_ecr.content import Blob, open_blob
-from s3_to_ecr.ecr import Registry
+from s3_to_ecr.ecr import LayerAvailability, Registry
 from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, ServiceUnavailable, concerning
 from s3_to_ecr.events import ObjectCreated, OtherEvent
 from s3_to_ecr.jobs import Failure, Ignore, Outcome, Result, UploadLayer
@@ -36,7 +37,7 @@ settings = Settings.from_environment(os.environ)
 s3 = boto3.client("s3", config=CLIENT_CONFIG)
 ecr = boto3.client("ecr", config=CLIENT_CONFIG)
 dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
-sqs = boto3.client("sqs", config=CLIENT_CONFIG)
+sqs = functools.cache(lambda: boto3.client("sqs", config=CLIENT_CONFIG))  # only for messages that fail
 registry = Registry(ecr, settings.registry_id)
 once = Once(dynamodb, settings.state_table)
 
@@ -100,22 +101,26 @@ def ignored(created: ObjectCreated | OtherEvent, reason: str) -> Result:
 
 
 def upload(created: ObjectCreated, job: UploadLayer) -> Result:
-    """Uploads the object as a layer, once for every write to S3."""
+    """Uploads the object as a layer, once for every write to S3, unless ECR has it already."""
     logger.append_keys(repository=job.repository)
     if job.digest:
         logger.append_keys(digest=job.digest)
     started = time.monotonic()
     blob = open_blob(s3, created)
-    identity = {
-        "bucket": blob.bucket,
-        "key": blob.key,
-        "version_id": blob.version_id,
-        "etag": blob.etag,
-        "sequencer": created.sequencer,
-        "registry": settings.registry_id,
-        "repository": job.repository,
-    }
-    result = once.run(identity, lambda: upload_blob(blob, job), is_in_ecr)
+    if job.digest and is_available(job.repository, job.digest):
+        # A repeat, or a layer that came another way: known with one call, and none to the state table.
+        result = layer_result(blob, job, job.digest, skipped_because="ECR has the layer")
+    else:
+        identity = {
+            "bucket": blob.bucket,
+            "key": blob.key,
+            "version_id": blob.version_id,
+            "etag": blob.etag,
+            "sequencer": created.sequencer,
+            "registry": settings.registry_id,
+            "repository": job.repository,
+        }
+        result = once.run(identity, lambda: upload_blob(blob, job), is_in_ecr)
     record_result(result, time.monotonic() - started)
     return result
 
@@ -123,30 +128,48 @@ def upload(created: ObjectCreated, job: UploadLayer) -> Result:
 def upload_blob(blob: Blob, job: UploadLayer) -> Result:
     """Uploads the blob, into a repository made for it if need be and allowed."""
     try:
-        layer = upload_layer(registry, blob, job.repository, job.digest)
+        digest = upload_layer(registry, blob, job.repository, job.digest, settings.memory)
     except RepositoryMissing:
         if not settings.create_repositories:
             raise
         logger.info("Creating the repository")
         registry.create_repository(job.repository)
         try:
-            layer = upload_layer(registry, blob, job.repository, job.digest)
+            digest = upload_layer(registry, blob, job.repository, job.digest, settings.memory)
         except RepositoryMissing as error:
             raise ServiceUnavailable(f"ECR has just made the repository and does not know it yet: {error}") from error
+    return layer_result(blob, job, digest)
+
+
+def layer_result(blob: Blob, job: UploadLayer, digest: str, skipped_because: str | None = None) -> Result:
+    """The answer for a layer that was uploaded; or skipped, for a reason."""
     return Result(
         bucket=blob.bucket,
         key=blob.key,
-        action="uploaded" if layer.uploaded else "skipped",
+        action="skipped" if skipped_because else "uploaded",
         repository=job.repository,
-        digest=layer.digest,
+        digest=digest,
         size=blob.size,
-        reason=None if layer.uploaded else "ECR has the layer",
+        reason=skipped_because,
     )
+
+
+def is_available(repository: str, digest: str) -> bool:
+    """Whether ECR has the layer to be pulled, so that nothing is to be done."""
+    availability = layer_availability(repository, digest)
+    if availability == "ARCHIVED":
+        logger.warning("ECR has the layer archived; if uploading it is not enough, restore an image that uses it")
+    return availability == "AVAILABLE"
 
 
 def is_in_ecr(result: Result) -> bool:
     """Whether the layer of an earlier result is still where it was put."""
+    return layer_availability(str(result["repository"]), str(result["digest"])) != "UNAVAILABLE"
+
+
+def layer_availability(repository: str, digest: str) -> LayerAvailability:
+    """What ECR has of a layer: nothing, where the repository itself is missing."""
     try:
-        return registry.layer_availability(str(result["repository"]), str(result["digest"])) != "UNAVAILABLE"
+        return registry.layer_availability(repository, digest)
     except RepositoryMissing:
-        return False
+        return "UNAVAILABLE"

@@ -154,5 +154,6 @@ def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]
 
     yield load
     for handler in loaded:
-        for client in (handler.s3, handler.ecr, handler.sqs, handler.dynamodb):
+        made_late = [handler.sqs()] if handler.sqs.cache_info().currsize else []
+        for client in (handler.s3, handler.ecr, handler.dynamodb, *made_late):
             client.close()

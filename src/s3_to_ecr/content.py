@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
@@ -17,6 +21,7 @@ from s3_to_ecr.errors import (
     ObjectMissing,
     RequestRefused,
     ServiceUnavailable,
+    TransferCorrupted,
 )
 from s3_to_ecr.events import ObjectCreated
 
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 
 # botocore retries a request, but not a body that breaks off while it is read.
 _BODY_ATTEMPTS = 3
+
+# What is read at a time: small enough to stay in a core's cache while it is hashed and encoded, large enough that the
+# calls for it do not count. Larger and smaller ones were slower where the bench ran.
+_CHUNK_BYTES = 384 * 1024
 
 _DENIED = "Allow s3:GetObject and s3:GetObjectVersion (without s3:ListBucket this may also be a missing object)."
 _GONE = "It was deleted since the event, or the event names another object."
@@ -73,68 +82,123 @@ class Blob:
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
-    def read(self, first: int, length: int) -> bytes:
-        """Exactly `length` bytes from byte `first` of the blob on.
+    def read(self, first: int, length: int) -> Generator[bytes]:
+        """Exactly `length` bytes from byte `first` of the blob on, in chunks of any size.
 
-        Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`, `AccessDenied`, `RequestRefused` or
-        `ServiceUnavailable`.
+        A body that breaks off is read on from there. Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`,
+        `AccessDenied`, `RequestRefused` or `ServiceUnavailable`.
         """
-        start = self.offset + first
-        span = f"bytes={start}-{start + length - 1}"
+        position, end = first, first + length
         broken: Exception | None = None
-        with translated(f"reading {self.uri}", _CODES):
-            for _ in range(_BODY_ATTEMPTS):
-                answer = self.s3.get_object(
-                    Bucket=self.bucket, Key=self.key, Range=span, **_pin(self.version_id, self.etag)
-                )
-                with closing(answer["Body"]) as stream:
-                    # An event that understates the size, as hand-written ones do, must not cut the layer short.
-                    total = answer.get("ContentRange", "").rpartition("/")[2]
-                    if total not in ("", str(self.object_size)):
-                        raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
-                    try:
-                        body = stream.read()
-                    except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
-                        broken = error
-                        continue
-                if len(body) == length:
-                    return body
-                # S3 cuts a range at the object's end: the event has told another size than the object's.
-                raise ObjectChanged(f"{self.uri} has no {length} bytes from byte {start} on. {_CHANGED}")
+        for _ in range(_BODY_ATTEMPTS):
+            try:
+                for chunk in self._body(position, end):
+                    yield chunk
+                    position += len(chunk)
+            except (HTTPClientError, IncompleteReadError) as error:
+                broken = error
+            except FlexibleChecksumError as error:
+                raise TransferCorrupted(f"{self.uri} was not read as S3 has sent it: {error}") from error
+            else:
+                if position != end:
+                    # S3 cuts a range at the object's end: the event has told another size than the object's.
+                    start = self.offset + first
+                    raise ObjectChanged(f"{self.uri} has no {length} bytes from byte {start} on. {_CHANGED}")
+            if position == end:
+                return
         raise ServiceUnavailable(f"reading {self.uri} broke off {_BODY_ATTEMPTS} times: {broken}") from broken
 
+    def _body(self, first: int, end: int) -> Generator[bytes]:
+        """What one request gives of the bytes from `first` to before `end`."""
+        span = f"bytes={self.offset + first}-{self.offset + end - 1}"
+        with translated(f"reading {self.uri}", _CODES):
+            answer = self.s3.get_object(
+                Bucket=self.bucket, Key=self.key, Range=span, **_pin(self.version_id, self.etag)
+            )
+        with closing(answer["Body"]) as stream:
+            # An event that understates the size, as hand-written ones do, must not cut the layer short.
+            total = answer.get("ContentRange", "").rpartition("/")[2]
+            if total not in ("", str(self.object_size)):
+                raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
+            # To the empty read at the end: only that one tells that nothing was missing.
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
 
-class DigestReader:
-    """Reads a blob's ranges and knows the blob's digest in the end.
 
-    A digest known before is taken as it is, for ECR to verify. Otherwise it is the SHA-256 of the bytes read, each
-    counted once: ranges may be read again, but not ahead of `furthest`, the number of bytes read so far.
-    """
+class RunningDigest:
+    """The SHA-256 of a blob, fed with its bytes in order; those that come again, from an earlier one on, count once."""
 
-    def __init__(self, blob: Blob, digest: str | None) -> None:
-        self._blob = blob
-        self._digest = digest
+    def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
-        self.furthest = 0
+        self._length = 0
 
-    def read(self, first: int, length: int) -> bytes:
-        """As `Blob.read`."""
-        body = self._blob.read(first, length)
-        fresh = body[self.furthest - first :] if first < self.furthest else body
-        if self._digest is None:
-            self._sha256.update(fresh)
-        self.furthest += len(fresh)
-        return body
+    def update(self, first: int, chunk: bytes) -> None:
+        """Counts the bytes of `chunk`, which begins at byte `first` of the blob. Raises `ValueError` at a gap."""
+        if first > self._length:
+            raise ValueError(f"byte {first} came after {self._length}")
+        fresh = memoryview(chunk)[self._length - first :]
+        self._sha256.update(fresh)
+        self._length += len(fresh)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the digest was given rather than computed."""
-        return self._digest is not None
+    def __str__(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
 
-    @property
-    def digest(self) -> str:
-        """The digest, as `sha256:<hex>`; a computed one is the blob's after its last byte was read."""
-        return self._digest or f"sha256:{self._sha256.hexdigest()}"
+
+class Part(Protocol):
+    """What a part of a blob is written into, from its first byte to its last."""
+
+    def write(self, chunk: bytes, /) -> object: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+def read_ahead(
+    blob: Blob, starts: range, begin: Callable[[int, int, P | None], P], running_digest: RunningDigest | None, most: int
+) -> Generator[P]:
+    """The parts of `blob` that begin at `starts`, in order, each written in full into what `begin` made for it.
+
+    `begin` gets a part's first byte, its length, and a part that is done with, whose memory is free to be used again.
+    While the caller uses one part, the next ones are read in threads, `most` parts being in memory at a time: asking
+    for the next part gives this one away. All bytes go through the `running_digest`, if there is one. Close the
+    generator to end early; nothing is left running after it, however it ends. Raises as `Blob.read`.
+    """
+    stopped = threading.Event()
+
+    def fill(first: int, used: P | None, before: Future[P] | None) -> P:
+        length = min(starts.step, blob.size - first)
+        part = begin(first, length, used)
+        position = first
+        with closing(blob.read(first, length)) as chunks:
+            for chunk in chunks:
+                if running_digest and before:
+                    before.result()  # its bytes come first
+                if stopped.is_set():
+                    break  # and so may have the part before, halfway
+                if running_digest:
+                    running_digest.update(position, chunk)
+                part.write(chunk)
+                position += len(chunk)
+        return part
+
+    waiting = iter(starts)
+    reading: deque[Future[P]] = deque()
+    free: deque[P | None] = deque([None] * most)
+    with ThreadPoolExecutor(max_workers=most, thread_name_prefix="read-ahead") as threads:
+        try:
+            while True:
+                while free and (first := next(waiting, None)) is not None:
+                    before = reading[-1] if reading else None
+                    reading.append(threads.submit(fill, first, free.popleft(), before))
+                if not reading:
+                    return
+                part = reading.popleft().result()
+                yield part
+                free.append(part)
+        finally:
+            stopped.set()
+            for future in reading:
+                future.cancel()
 
 
 def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:

@@ -18,9 +18,18 @@ class SettingsError(ValueError):
     """The deployment itself is misconfigured. Raised while the function starts, before any event."""
 
 
+_MIB = 1024 * 1024
+
+# The template's, for where the code runs without Lambda to say.
+_DEFAULT_MEMORY_MIB = 1024
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the contract's environment variables say. Unset and empty mean the same."""
+    """What the contract's environment variables say, unset and empty meaning the same, and how much `memory` there is.
+
+    Memory is in bytes, and Lambda's to say.
+    """
 
     state_table: str
     registry_id: str | None = None
@@ -30,6 +39,7 @@ class Settings:
     create_repositories: bool = False
     queue_url: str | None = None
     dead_letter_queue_url: str | None = None
+    memory: int = _DEFAULT_MEMORY_MIB * _MIB
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -52,6 +62,7 @@ class Settings:
             create_repositories=create_repositories == "true",
             queue_url=environment.get("QUEUE_URL") or None,
             dead_letter_queue_url=environment.get("DEAD_LETTER_QUEUE_URL") or None,
+            memory=int(environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or _DEFAULT_MEMORY_MIB) * _MIB,
         )
 
     def target_repository(self, folder: str | None) -> str:

@@ -31,9 +31,14 @@ _NOT_IN_SQS = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 
 
 class WorkQueue:
-    """Answers SQS events with Powertools' batch processor; `mirror_all` does the work of one message's notification."""
+    """Answers SQS events with Powertools' batch processor; `mirror_all` does the work of one message's notification.
 
-    def __init__(self, client: SQSClient, settings: Settings, mirror_all: Callable[[object], Outcome]) -> None:
+    `client` gives the SQS client when it is needed: for messages that fail.
+    """
+
+    def __init__(
+        self, client: Callable[[], SQSClient], settings: Settings, mirror_all: Callable[[object], Outcome]
+    ) -> None:
         self._client = client
         self._settings = settings
         self._mirror_all = mirror_all
@@ -77,7 +82,7 @@ class WorkQueue:
             "Key": error.key or "(unknown)",
         }
         with translated("reporting a rejected object to the dead-letter queue", {}):
-            self._client.send_message(
+            self._client().send_message(
                 QueueUrl=self._settings.dead_letter_queue_url,
                 MessageBody=body,
                 MessageAttributes={
@@ -100,7 +105,7 @@ class WorkQueue:
         # Hand-written events leave out what this does not depend on.
         received = int(message.raw_event.get("attributes", {}).get("ApproximateReceiveCount", 1))
         try:
-            self._client.change_message_visibility(
+            self._client().change_message_visibility(
                 QueueUrl=self._settings.queue_url,
                 ReceiptHandle=message.raw_event.get("receiptHandle", ""),
                 VisibilityTimeout=_delay_seconds(error, received),

@@ -57,6 +57,23 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder / "Function"
 
 
+@pytest.fixture(scope="session")
+def runnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `sam build` makes where the tests run. It holds compiled code: for this processor, and for this Python."""
+    folder = tmp_path_factory.mktemp("build")
+    template = folder / "template.yaml"
+    python = f"Runtime: python3.{sys.version_info.minor}"
+    text = (ROOT / "template.yaml").read_text()
+    assert text.count("Runtime: python3.13") == 1
+    template.write_text(text.replace("Runtime: python3.13", python))
+    sam(
+        *("build", "--template-file", str(template), "--base-dir", str(ROOT), "--build-dir", str(folder / "build")),
+        *("--config-file", str(ROOT / "samconfig.toml")),
+        *("--parameter-overrides", f"Architecture={ARCHITECTURES[platform.machine()]}"),
+    )
+    return folder / "build" / "Function"
+
+
 @pytest.fixture
 def runtime(tmp_path: Path) -> Path:
     """Lambda's runtime client on its own, lest the tests' own dependencies make up for what the build lacks."""
@@ -121,13 +138,13 @@ def invoke(url: str, event: bytes) -> Any:
 
 
 def test_the_built_function_uploads_the_sample_behind_lambdas_runtime_api(
-    built: Path, runtime: Path, stack: Stack, fresh: dict[str, str]
+    runnable: Path, runtime: Path, stack: Stack, fresh: dict[str, str]
 ) -> None:
     put_samples(stack.s3)
     sample = next(sample for sample in SAMPLES if sample.key.endswith("put.layer"))
     event = (ROOT / "events/s3-put.json").read_bytes()
 
-    with emulated(built, runtime, fresh) as url:
+    with emulated(runnable, runtime, fresh) as url:
         answer = invoke(url, event)
 
     [result] = answer["results"]
@@ -140,10 +157,10 @@ def test_the_built_function_uploads_the_sample_behind_lambdas_runtime_api(
     assert [layer["layerAvailability"] for layer in checked["layers"]] == ["AVAILABLE"]
 
 
-def test_the_built_function_says_what_is_wrong_with_its_settings(built: Path, runtime: Path, stack: Stack) -> None:
+def test_the_built_function_says_what_is_wrong_with_its_settings(runnable: Path, runtime: Path, stack: Stack) -> None:
     environment = {name: value for name, value in stack.environment.items() if name != "STATE_TABLE"}
 
-    with emulated(built, runtime, environment) as url:
+    with emulated(runnable, runtime, environment) as url:
         answer = invoke(url, b"{}")
 
     assert "STATE_TABLE is not set" in answer["errorMessage"]
@@ -154,9 +171,22 @@ def test_only_what_ships_is_built(built: Path) -> None:
 
     assert shipped == {
         "handler.py", "s3_to_ecr", "requirements.txt", "bin", "aws_lambda_powertools", "boto3", "botocore", "dateutil",
-        "jmespath", "python_dateutil", "s3transfer", "six", "six.py", "typing_extensions", "typing_extensions.py",
-        "urllib3",
+        "jmespath", "pybase64", "python_dateutil", "s3transfer", "six", "six.py", "typing_extensions",
+        "typing_extensions.py", "urllib3",
     }  # fmt: skip
+
+
+def test_compiled_code_is_for_lambdas_python_and_the_functions_processor(
+    built: Path, request: pytest.FixtureRequest
+) -> None:
+    processor = {"arm64": ("aarch64", b"\xb7\x00"), "x86_64": ("x86_64", b"\x3e\x00")}
+    name, machine = processor[request.node.callspec.params["built"]]
+    extensions = list(built.rglob("*.so"))
+
+    assert [extension.parent.name for extension in extensions] == ["pybase64"]
+    for extension in extensions:
+        assert f"cpython-313-{name}" in extension.name
+        assert extension.read_bytes()[18:20] == machine  # e_machine of the ELF header
 
 
 def test_the_template_is_valid() -> None:

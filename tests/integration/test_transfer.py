@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from local.invocation import Invocation
-from local.stack import BUCKET
+from bench.calls import recorded
+from local.invocation import Invocation, put_event
 from s3_to_ecr.errors import DigestMismatch, ServiceUnavailable
-from tests.conftest import ROOT
+from tests.conftest import ROOT, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
@@ -27,9 +27,7 @@ Load = Callable[..., Any]
 
 
 def event(key: str, size: int, **more: Any) -> dict[str, Any]:
-    s3_object = {"key": key, "size": size, "eTag": "0123456789abcdef0123456789abcdef", **more}
-    return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-                         "s3": {"bucket": {"name": BUCKET}, "object": s3_object}}]}  # fmt: skip
+    return put_event(key, size, "0123456789abcdef0123456789abcdef", **more)
 
 
 @pytest.fixture
@@ -63,8 +61,8 @@ def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
     assert len(strict_ecr.spans) == -(-size // PART)
     assert strict_ecr.content_of("app", content.digest) == content.slice(0, size)
     assert strict_ecr.operations.count("BatchCheckLayerAvailability") == (1 if known else 0)
-    # Every byte is read once, by ranges pinned to the object of the event.
-    assert [read.range for read in s3_double.reads] == strict_ecr.spans
+    # Every byte is read once, by ranges pinned to the object of the event; ahead of what is sent, in any order.
+    assert sorted(read.range or () for read in s3_double.reads) == strict_ecr.spans
     assert {read.if_match for read in s3_double.reads} == {'"0123456789abcdef0123456789abcdef"'}
 
 
@@ -115,6 +113,88 @@ def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejecti
     with pytest.raises(ServiceUnavailable, match="team/slow"):
         handler.lambda_handler(event("team/slow/layer", 5), context)
     assert handler.lambda_handler(event("team/slow/layer", 5), context)["results"][0]["action"] == "uploaded"
+
+
+@pytest.mark.parametrize("missing_as", ["failure", "unavailable", "archived"])
+def test_a_known_layer_that_is_not_available_is_uploaded(
+    missing_as: Any, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+) -> None:
+    content = Pattern(11)
+    key = f"app/{content.digest}"
+    s3_double.objects[key] = Stored(content)
+    strict_ecr.missing_as = missing_as
+    if missing_as == "archived":
+        strict_ecr.repositories["app"].archived.add(content.digest)
+        strict_ecr.repositories["app"].layers[content.digest] = content.slice(0, 11)  # Complete will say that it exists
+
+    [result] = handler.lambda_handler(event(key, 11), context)["results"]
+
+    assert (result["action"], result["digest"]) == ("uploaded", content.digest)
+    assert strict_ecr.operations == [
+        "BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload",
+    ]  # fmt: skip
+
+
+def test_a_known_layer_that_ecr_has_costs_one_call(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+) -> None:
+    content = Pattern(11)
+    strict_ecr.repositories["app"].layers[content.digest] = content.slice(0, 11)
+    calls = recorded(handler)
+
+    [result] = handler.lambda_handler(event(f"app/{content.digest}", 11), context)["results"]
+
+    assert (result["action"], result["reason"]) == ("skipped", "ECR has the layer")
+    assert calls == ["ecr:BatchCheckLayerAvailability"]
+    assert s3_double.reads == []
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_a_small_blob_costs_as_few_calls_as_it_can(
+    known: bool, handler: Any, s3_double: S3Double, context: Invocation
+) -> None:
+    content = Pattern(2000)
+    key = f"app/{content.digest if known else 'config.json'}"
+    s3_double.objects[key] = Stored(content)
+    calls = recorded(handler)
+
+    handler.lambda_handler(event(key, 2000), context)
+
+    looked_for = ["ecr:BatchCheckLayerAvailability"] if known else []
+    assert calls == [
+        *looked_for, "dynamodb:PutItem", "ecr:InitiateLayerUpload", "s3:GetObject", "ecr:UploadLayerPart",
+        "ecr:CompleteLayerUpload", "dynamodb:UpdateItem",
+    ]  # fmt: skip
+    calls.clear()
+    handler.lambda_handler(event(key, 2000), context)
+    assert calls == (looked_for or ["dynamodb:PutItem", "ecr:BatchCheckLayerAvailability"])
+
+
+def test_a_known_layer_that_ecr_has_cleaned_up_is_uploaded_again(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+) -> None:
+    content = Pattern(11)
+    key = f"app/{content.digest}"
+    s3_double.objects[key] = Stored(content)
+    handler.lambda_handler(event(key, 11), context)
+    strict_ecr.repositories["app"].layers.clear()
+
+    [result] = handler.lambda_handler(event(key, 11), context)["results"]
+
+    assert result["action"] == "uploaded"
+    assert strict_ecr.content_of("app", content.digest) == content.slice(0, 11)
+
+
+def test_the_queues_client_is_made_only_for_messages_that_fail(
+    handler: Any, s3_double: S3Double, context: Invocation
+) -> None:
+    s3_double.objects["app/good"] = Stored(Bytes(b"good"))
+    good, bad = (sqs_message(json.dumps(event(key, 4))) for key in ("app/good", "app/gone"))
+
+    assert handler.lambda_handler({"Records": [good]}, context) == {"batchItemFailures": []}
+    assert handler.sqs.cache_info().currsize == 0
+    handler.lambda_handler({"Records": [bad]}, context)
+    assert handler.sqs.cache_info().currsize == 1
 
 
 def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from s3_to_ecr.content import Blob, DigestReader, open_blob
+from s3_to_ecr.content import Blob, RunningDigest, open_blob
 from s3_to_ecr.errors import (
     AccessDenied,
     ObjectArchived,
@@ -19,6 +20,7 @@ from s3_to_ecr.errors import (
     RequestRefused,
     S3ToEcrError,
     ServiceUnavailable,
+    TransferCorrupted,
 )
 from s3_to_ecr.events import ObjectCreated
 from tests.conftest import ONE_ATTEMPT, stubbed
@@ -42,6 +44,14 @@ def answer(body: bytes, promised: int | None = None) -> dict[str, Any]:
     return {"Body": StreamingBody(io.BytesIO(body), len(body) if promised is None else promised)}
 
 
+def versioned(s3: S3Client) -> Blob:
+    return Blob(s3, "bucket", "app/x", "v1", None, 10, 10)
+
+
+def read(blob: Blob, first: int, length: int) -> bytes:
+    return b"".join(blob.read(first, length))
+
+
 def asked(span: str, **pin: str) -> dict[str, str]:
     return {"Bucket": "bucket", "Key": "app/x", "Range": span, **pin}
 
@@ -59,35 +69,54 @@ def test_reads_are_ranges_pinned_to_what_the_event_spoke_of(
 ) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=4-7", **pin))
 
-    assert Blob(s3, "bucket", "app/x", version_id, etag, 10, 10).read(4, 4) == b"4567"
+    assert read(Blob(s3, "bucket", "app/x", version_id, etag, 10, 10), 4, 4) == b"4567"
 
 
 def test_a_blob_inside_an_object_is_read_from_its_offset(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=1004-1007", VersionId="v1"))
 
-    assert Blob(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000).read(4, 4) == b"4567"
+    assert read(Blob(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000), 4, 4) == b"4567"
 
 
-def test_a_body_that_breaks_off_is_read_again(s3: S3Client, stub: Stubber) -> None:
-    stub.add_response("get_object", answer(b"45", promised=4))
-    stub.add_response("get_object", answer(b"4567"))
+def test_a_body_that_breaks_off_is_read_on_from_there(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4), asked("bytes=4-7", VersionId="v1"))
+    stub.add_response("get_object", answer(b"67"), asked("bytes=6-7", VersionId="v1"))
 
-    assert Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4) == b"4567"
+    assert read(versioned(s3), 4, 4) == b"4567"
 
 
 def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub: Stubber) -> None:
-    for _ in range(3):
-        stub.add_response("get_object", answer(b"45", promised=4))
+    for body in (b"45", b"", b"6"):
+        stub.add_response("get_object", answer(body, promised=len(body) + 1))
 
     with pytest.raises(ServiceUnavailable, match=r"s3://bucket/app/x broke off 3 times"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
+        read(versioned(s3), 4, 4)
+
+
+def test_a_body_that_breaks_off_after_its_last_byte_is_whole(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"4567", promised=5))
+
+    assert read(versioned(s3), 4, 4) == b"4567"
+
+
+def test_a_body_without_the_checksum_that_s3_told_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+    class Corrupted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if body := super().read(size):
+                return body
+            raise FlexibleChecksumError(error_msg="crc32")
+
+    stub.add_response("get_object", {"Body": StreamingBody(Corrupted(b"4567"), 4)})
+
+    with pytest.raises(TransferCorrupted, match="s3://bucket/app/x was not read as S3 has sent it"):
+        read(versioned(s3), 4, 4)
 
 
 def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"45"))
 
     with pytest.raises(ObjectChanged, match="no 4 bytes from byte 4 on"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
+        read(versioned(s3), 4, 4)
 
 
 def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stub: Stubber) -> None:
@@ -95,7 +124,7 @@ def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stu
     stub.add_response("get_object", {"Body": StreamingBody(raw, 4), "ContentRange": "bytes 4-7/11"})
 
     with pytest.raises(ObjectChanged, match="has 11 bytes, not 10"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(4, 4)
+        read(versioned(s3), 4, 4)
     assert raw.closed  # or its connection would be lost
 
 
@@ -122,7 +151,7 @@ def test_every_answer_has_its_error(
     stub.add_client_error("get_object", code, http_status_code=status)
 
     with pytest.raises(error, match=rf"^reading s3://bucket/app/x failed with {code}.*{told}"):
-        Blob(s3, "bucket", "app/x", "v1", None, 10, 10).read(0, 4)
+        read(versioned(s3), 0, 4)
 
 
 def test_a_blob_is_opened_without_a_call_when_the_event_tells_all(s3: S3Client, stub: Stubber) -> None:
@@ -155,27 +184,17 @@ def test_a_head_has_no_body_to_name_its_error(
         open_blob(s3, ObjectCreated("bucket", "app/x"))
 
 
-class _Memory(Blob):
-    def read(self, first: int, length: int) -> bytes:
-        return b"0123456789"[first : first + length]
+def test_a_digest_counts_every_byte_once_however_often_it_comes() -> None:
+    digest = RunningDigest()
+    for first, length in [(0, 4), (4, 4), (2, 4), (0, 4), (6, 4), (8, 2), (0, 1)]:
+        digest.update(first, b"0123456789"[first : first + length])
+
+    assert str(digest) == f"sha256:{hashlib.sha256(b'0123456789').hexdigest()}"
 
 
-def reader(s3: S3Client, digest: str | None) -> DigestReader:
-    return DigestReader(_Memory(s3, "bucket", "app/x", None, None, 10, 10), digest)
+def test_a_digest_has_no_gaps() -> None:
+    digest = RunningDigest()
+    digest.update(0, b"0123")
 
-
-def test_a_digest_counts_every_byte_once_however_often_it_is_read(s3: S3Client) -> None:
-    hashing = reader(s3, None)
-    for first, length in [(0, 4), (4, 4), (2, 4), (0, 4), (6, 4), (8, 2)]:
-        assert hashing.read(first, length) == b"0123456789"[first : first + length]
-
-    assert hashing.digest == f"sha256:{hashlib.sha256(b'0123456789').hexdigest()}"
-    assert hashing.furthest == 10
-    assert not hashing.is_known
-
-
-def test_a_known_digest_is_taken_at_its_word(s3: S3Client) -> None:
-    known = reader(s3, "sha256:known")
-    known.read(0, 10)
-
-    assert (known.digest, known.is_known, known.furthest) == ("sha256:known", True, 10)
+    with pytest.raises(ValueError, match="byte 5 came after 4"):
+        digest.update(5, b"56")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from s3_to_ecr.content import Blob
-from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, Registry
+from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerPart, LayerUpload, PartReceipt, Registry
 from s3_to_ecr.errors import (
     BlobTooLarge,
     DigestMismatch,
@@ -20,7 +20,7 @@ from s3_to_ecr.errors import (
     TransferCorrupted,
     UploadLost,
 )
-from s3_to_ecr.layer_upload import LayerResult, upload_layer
+from s3_to_ecr.layer_upload import upload_layer
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.server import Fault
 
@@ -33,31 +33,45 @@ DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 OTHER_DIGEST = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
 
 
+MIB = 1024 * 1024
+
+
 @dataclass(frozen=True)
 class MemoryBlob(Blob):
-    """A blob at hand; `reads` holds the ranges asked for, `before_read` runs ahead of each."""
+    """A blob at hand; `reads` holds the ranges asked for."""
 
     body: bytes = b""
     reads: list[tuple[int, int]] = field(default_factory=list)
-    before_read: Callable[[int], None] | None = None
 
-    def read(self, first: int, length: int) -> bytes:
-        if self.before_read:
-            self.before_read(first)
+    def read(self, first: int, length: int) -> Generator[bytes]:
         self.reads.append((first, length))
-        return self.body[first : first + length]
+        yield from (bytes([byte]) for byte in self.body[first : first + length])
 
 
-def blob(body: bytes = BODY, size: int | None = None, before_read: Callable[[int], None] | None = None) -> MemoryBlob:
+def blob(body: bytes = BODY, size: int | None = None) -> MemoryBlob:
     size = len(body) if size is None else size
-    return MemoryBlob(
-        cast("S3Client", None), "bucket", "app/x", None, "e", size, size, body=body, before_read=before_read
-    )
+    return MemoryBlob(cast("S3Client", None), "bucket", "app/x", None, "e", size, size, body=body)
+
+
+def put(registry: Registry, source: Blob, digest: str | None, repository: str = "app", memory: int = 512 * MIB) -> str:
+    return upload_layer(registry, source, repository, digest, memory)
 
 
 @pytest.fixture
 def registry(ecr_client: ECRClient) -> Registry:
     return Registry(ecr_client)
+
+
+def before_part(registry: Registry, monkeypatch: pytest.MonkeyPatch, first_byte: int, act: Callable[[], None]) -> None:
+    """Lets something happen once, before the part from that byte on is sent."""
+    upload_part, waiting = registry.upload_part, [act]
+
+    def hooked(upload: LayerUpload, part: LayerPart) -> PartReceipt:
+        if part.first_byte == first_byte and waiting:
+            waiting.pop()()
+        return upload_part(upload, part)
+
+    monkeypatch.setattr(registry, "upload_part", hooked)
 
 
 def part_metrics(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -67,37 +81,17 @@ def part_metrics(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_an_unknown_layer_is_initiated_sent_in_order_and_completed(registry: Registry, ecr: EcrDouble) -> None:
-    assert upload_layer(registry, blob(), "app", None) == LayerResult(DIGEST, uploaded=True)
+    assert put(registry, blob(), None) == DIGEST
 
     assert ecr.operations == ["InitiateLayerUpload", *["UploadLayerPart"] * 3, "CompleteLayerUpload"]
     assert ecr.spans == [(0, 3), (4, 7), (8, 9)]
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_a_known_layer_is_looked_for_first(registry: Registry, ecr: EcrDouble) -> None:
-    assert upload_layer(registry, blob(), "app", DIGEST) == LayerResult(DIGEST, uploaded=True)
+def test_a_known_digest_is_ecrs_to_verify(registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3_to_ecr.layer_upload.RunningDigest", None)  # would fail if it were made
 
-    assert ecr.operations[:2] == ["BatchCheckLayerAvailability", "InitiateLayerUpload"]
-    assert ecr.content_of("app", DIGEST) == BODY
-
-
-def test_a_layer_that_ecr_has_is_not_read(registry: Registry, ecr: EcrDouble) -> None:
-    ecr.repositories["app"].layers[DIGEST] = BODY
-    source = blob()
-
-    assert upload_layer(registry, source, "app", DIGEST) == LayerResult(DIGEST, uploaded=False)
-    assert ecr.operations == ["BatchCheckLayerAvailability"]
-    assert source.reads == []
-
-
-@pytest.mark.parametrize("missing_as", ["failure", "unavailable", "archived"])
-def test_a_layer_that_is_not_available_is_uploaded(registry: Registry, ecr: EcrDouble, missing_as: Any) -> None:
-    ecr.missing_as = missing_as
-    if missing_as == "archived":
-        ecr.repositories["app"].archived.add(DIGEST)
-        ecr.repositories["app"].layers[DIGEST] = BODY  # Complete will say that it exists
-
-    assert upload_layer(registry, blob(), "app", DIGEST).uploaded
+    assert put(registry, blob(), DIGEST) == DIGEST
     assert ecr.content_of("app", DIGEST) == BODY
 
 
@@ -105,7 +99,7 @@ def test_a_layer_that_is_not_available_is_uploaded(registry: Registry, ecr: EcrD
 def test_every_part_but_the_last_is_exactly_part_size(registry: Registry, ecr: EcrDouble, size: int) -> None:
     body = bytes(range(size))
 
-    digest = upload_layer(registry, blob(body), "app", None).digest
+    digest = put(registry, blob(body), None)
 
     assert ecr.spans == [(first, min(first + 4, size) - 1) for first in range(0, size, 4)]
     assert ecr.content_of("app", digest) == body
@@ -113,25 +107,25 @@ def test_every_part_but_the_last_is_exactly_part_size(registry: Registry, ecr: E
 
 def test_the_blob_is_read_a_part_at_a_time(registry: Registry) -> None:
     source = blob()
-    upload_layer(registry, source, "app", None)
+    put(registry, source, None)
 
-    assert source.reads == [(0, 4), (4, 4), (8, 2)]
+    assert sorted(source.reads) == [(0, 4), (4, 4), (8, 2)]
 
 
 def test_the_registry_id_is_given_only_when_set(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    upload_layer(Registry(ecr_client), blob(), "app", DIGEST)
+    put(Registry(ecr_client), blob(), DIGEST)
     assert all("registryId" not in call.members for call in ecr.calls)
 
     ecr.calls.clear()
-    upload_layer(Registry(ecr_client, "123456789012"), blob(b"other"), "app", OTHER_DIGEST)
-    assert len(ecr.calls) == 5
+    put(Registry(ecr_client, "123456789012"), blob(b"other"), OTHER_DIGEST)
+    assert len(ecr.calls) == 4
     assert all(call.members["registryId"] == "123456789012" for call in ecr.calls)
 
 
 def test_a_layer_that_came_to_exist_meanwhile_is_success(registry: Registry, ecr: EcrDouble) -> None:
     ecr.repositories["app"].layers[DIGEST] = BODY  # an unknown digest is not looked for first
 
-    assert upload_layer(registry, blob(), "app", None) == LayerResult(DIGEST, uploaded=True)
+    assert put(registry, blob(), None) == DIGEST
 
 
 def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us(
@@ -140,7 +134,7 @@ def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us
     resent = part_metrics(monkeypatch)
     ecr.faults.add("UploadLayerPart", Fault(after=True), nth=2)
 
-    upload_layer(registry, blob(), "app", None)
+    put(registry, blob(), None)
 
     # The SDK's own retry is the only second sending: ECR refused it, and told that it holds the part.
     assert ecr.spans == [(0, 3), (4, 7), (4, 7), (8, 9)]
@@ -151,7 +145,7 @@ def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us
 def test_a_part_that_was_cut_off_before_it_landed_is_sent_again(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("UploadLayerPart", Fault(), nth=2)
 
-    upload_layer(registry, blob(), "app", None)
+    put(registry, blob(), None)
 
     assert ecr.content_of("app", DIGEST) == BODY
 
@@ -161,12 +155,10 @@ def test_the_upload_goes_on_from_where_ecr_stands(
 ) -> None:
     resent = part_metrics(monkeypatch)
 
-    def lose_two_bytes(first: int) -> None:
-        if first == 8:
-            ecr.truncate_uploads(6)
-
     ecr.min_part_bytes = 1
-    upload_layer(registry, blob(before_read=lose_two_bytes), "app", None)
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))
+
+    put(registry, blob(), None)
 
     assert ecr.spans == [(0, 3), (4, 7), (8, 9), (6, 9)]
     assert ecr.content_of("app", DIGEST) == BODY  # and the digest has counted no byte twice
@@ -178,14 +170,9 @@ def test_an_upload_that_ecr_forgot_begins_anew(
     registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resent = part_metrics(monkeypatch)
-    forgotten: list[int] = []
+    before_part(registry, monkeypatch, 4, ecr.forget_uploads)
 
-    def forget_once(first: int) -> None:
-        if first == 4 and not forgotten:
-            forgotten.append(first)
-            ecr.forget_uploads()
-
-    upload_layer(registry, blob(before_read=forget_once), "app", digest)
+    put(registry, blob(), digest)
 
     assert ecr.spans == [(0, 3), (4, 7), (0, 3), (4, 7), (8, 9)]
     assert ecr.content_of("app", DIGEST) == BODY
@@ -195,7 +182,7 @@ def test_an_upload_that_ecr_forgot_begins_anew(
 def test_a_completion_whose_answer_was_lost_is_success(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault(after=True))
 
-    assert upload_layer(registry, blob(), "app", None) == LayerResult(DIGEST, uploaded=True)
+    assert put(registry, blob(), None) == DIGEST
     assert ecr.operations[-3:] == ["CompleteLayerUpload", "CompleteLayerUpload", "BatchCheckLayerAvailability"]
     assert len(ecr.calls_of("InitiateLayerUpload")) == 1
 
@@ -203,7 +190,7 @@ def test_a_completion_whose_answer_was_lost_is_success(registry: Registry, ecr: 
 def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault("UploadNotFoundException"))
 
-    assert upload_layer(registry, blob(), "app", None).uploaded
+    assert put(registry, blob(), None) == DIGEST
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
 
 
@@ -211,19 +198,16 @@ def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registr
 def test_an_upload_of_which_ecr_has_kept_too_little_begins_anew(registry: Registry, ecr: EcrDouble, code: str) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault(code))
 
-    assert upload_layer(registry, blob(), "app", None) == LayerResult(DIGEST, uploaded=True)
+    assert put(registry, blob(), None) == DIGEST
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
 
 
-def test_a_part_of_which_ecr_has_kept_too_little_is_not_the_objects_fault(registry: Registry, ecr: EcrDouble) -> None:
-    lost: list[int] = []
+def test_a_part_of_which_ecr_has_kept_too_little_is_not_the_objects_fault(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))  # leaves 2 bytes, where 4 is the least
 
-    def lose_two_bytes(first: int) -> None:
-        if first == 8 and not lost:
-            lost.append(first)
-            ecr.truncate_uploads(6)  # leaves a part of 2 bytes, where 4 is the least
-
-    assert upload_layer(registry, blob(before_read=lose_two_bytes), "app", None).digest == DIGEST
+    assert put(registry, blob(), None) == DIGEST
     assert ecr.operations.count("CompleteLayerUpload") == 2
     assert ecr.content_of("app", DIGEST) == BODY
 
@@ -232,7 +216,7 @@ def test_an_upload_that_ecr_keeps_forgetting_is_left_to_the_queue(registry: Regi
     ecr.faults.add("UploadLayerPart", Fault("UploadNotFoundException"), times=99)
 
     with pytest.raises(UploadLost):
-        upload_layer(registry, blob(), "app", None)
+        put(registry, blob(), None)
     assert len(ecr.calls_of("InitiateLayerUpload")) == 3
 
 
@@ -241,7 +225,7 @@ def test_a_part_that_ecr_keeps_refusing_is_left_to_the_queue(registry: Registry,
     ecr.faults.add("UploadLayerPart", refusal, times=999)
 
     with pytest.raises(UploadLost, match="stands at byte 0"):
-        upload_layer(registry, blob(), "app", None)
+        put(registry, blob(), None)
     assert len(ecr.calls_of("UploadLayerPart")) < 20
 
 
@@ -249,7 +233,7 @@ def test_an_ecr_that_claims_bytes_which_were_never_sent_is_not_believed(registry
     refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": 7})
     ecr.faults.add("UploadLayerPart", refusal)
 
-    upload_layer(registry, blob(), "app", None)
+    put(registry, blob(), None)
 
     assert ecr.content_of("app", DIGEST) == BODY
 
@@ -258,35 +242,35 @@ def test_a_refused_part_without_a_position_is_left_to_the_queue(registry: Regist
     ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException"))
 
     with pytest.raises(ServiceUnavailable, match="InvalidLayerPartException"):
-        upload_layer(registry, blob(), "app", None)
+        put(registry, blob(), None)
 
 
 def test_an_empty_blob_is_rejected_before_any_call(registry: Registry, ecr: EcrDouble) -> None:
     with pytest.raises(EmptyBlob):
-        upload_layer(registry, blob(b""), "app", None)
+        put(registry, blob(b""), None)
     assert ecr.calls == []
 
 
 def test_too_many_bytes_are_rejected_before_any_call(registry: Registry, ecr: EcrDouble) -> None:
     with pytest.raises(BlobTooLarge, match=f"{MAX_LAYER_BYTES + 1:,}"):
-        upload_layer(registry, blob(size=MAX_LAYER_BYTES + 1), "app", None)
+        put(registry, blob(size=MAX_LAYER_BYTES + 1), None)
     assert ecr.calls == []
 
 
 def test_too_many_parts_are_rejected_before_the_first(registry: Registry, ecr: EcrDouble) -> None:
     with pytest.raises(BlobTooLarge, match="4,201 parts"):
-        upload_layer(registry, blob(size=4 * MAX_LAYER_PARTS + 1), "app", None)
+        put(registry, blob(size=4 * MAX_LAYER_PARTS + 1), None)
     assert ecr.operations == ["InitiateLayerUpload"]
 
 
 def test_the_largest_number_of_parts_is_sent(registry: Registry, ecr: EcrDouble) -> None:
-    upload_layer(registry, blob(bytes(4 * MAX_LAYER_PARTS)), "app", None)
+    put(registry, blob(bytes(4 * MAX_LAYER_PARTS)), None)
     assert len(ecr.spans) == MAX_LAYER_PARTS
 
 
 def test_content_without_the_digest_of_its_key_is_rejected(registry: Registry, ecr: EcrDouble) -> None:
     with pytest.raises(DigestMismatch, match="digest that its key names"):
-        upload_layer(registry, blob(), "app", OTHER_DIGEST)
+        put(registry, blob(), OTHER_DIGEST)
     assert ecr.repositories["app"].layers == {}
 
 
@@ -294,28 +278,46 @@ def test_a_lenient_ecr_that_answers_another_digest_is_not_believed(registry: Reg
     ecr.answered_digest = OTHER_DIGEST
 
     with pytest.raises(DigestMismatch, match=OTHER_DIGEST):
-        upload_layer(registry, blob(), "app", DIGEST)
+        put(registry, blob(), DIGEST)
     ecr.repositories["app"].layers.clear()
     with pytest.raises(TransferCorrupted, match=OTHER_DIGEST):
-        upload_layer(registry, blob(), "app", None)
+        put(registry, blob(), None)
 
 
 def test_bytes_that_changed_on_their_way_are_not_the_users_fault(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault("InvalidLayerException"))
 
     with pytest.raises(TransferCorrupted, match="changed on the way"):
-        upload_layer(registry, blob(), "app", None)
+        put(registry, blob(), None)
 
 
 def test_a_missing_repository_is_named(registry: Registry) -> None:
     with pytest.raises(RepositoryMissing, match=r"ECR repository nowhere .*CREATE_REPOSITORIES"):
-        upload_layer(registry, blob(), "nowhere", DIGEST)
+        put(registry, blob(), DIGEST, "nowhere")
 
 
 def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
-    upload_layer(registry, blob(bytes(4 * 1000)), "app", None)
+    put(registry, blob(bytes(4 * 1000)), None)
 
     progress = [line for line in logs() if line["message"] == "Uploading the layer"]
     assert [line["percent"] for line in progress] == list(range(10, 101, 10))
     assert [line["bytes_sent"] for line in progress] == list(range(400, 4001, 400))
     assert all(line["upload_id"] for line in progress)
+
+
+@pytest.mark.parametrize(("memory", "most"), [(128, 2), (256, 2), (384, 3), (512, 4), (10_240, 4)])
+def test_how_many_parts_are_in_memory_follows_from_how_much_there_is(
+    memory: int, most: int, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr.part_size = 10_485_760  # ECR's own
+    asked: list[int] = []
+
+    def none_read(*arguments: Any) -> Generator[LayerPart]:
+        asked.append(arguments[-1])
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("s3_to_ecr.layer_upload.read_ahead", none_read)
+    with pytest.raises(KeyboardInterrupt):
+        put(registry, blob(), None, memory=memory * MIB)
+    assert asked == [most]

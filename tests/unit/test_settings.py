@@ -21,6 +21,7 @@ def test_all_variables_are_read() -> None:
             "CREATE_REPOSITORIES": "true",
             "QUEUE_URL": "https://queue",
             "DEAD_LETTER_QUEUE_URL": "https://dead-letters",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
         }
     ) == Settings(
         state_table="state",
@@ -31,6 +32,7 @@ def test_all_variables_are_read() -> None:
         create_repositories=True,
         queue_url="https://queue",
         dead_letter_queue_url="https://dead-letters",
+        memory=512 * 1024 * 1024,
     )
 
 

@@ -1,0 +1,152 @@
+"""Runs what is to be measured, in rounds, each in a process of its own, and gives medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TypeVar
+
+from bench.contestants import Measure, Task, peak_bytes
+from bench.servers import ROOT, Servers
+from bench.sink import VERIFIED
+from bench.wire import digest_of
+from local.stack import REGION
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+FOLDER = "bench/"
+
+# Nothing of the user's account has a part in this, nor has a proxy.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))} | {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": "127.0.0.1",
+    "no_proxy": "127.0.0.1",
+    "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
+    "STATE_TABLE": "state",
+}
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def interleaved(rounds: int, runs: Mapping[K, Callable[[], T]]) -> dict[K, list[T]]:
+    """What each run gave, round by round: what disturbs the machine for a while disturbs all of them."""
+    found: dict[K, list[T]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+    return found
+
+
+def median(measures: list[Measure]) -> Measure:
+    """The median of each figure."""
+    return Measure(
+        statistics.median(measure.cpu_seconds for measure in measures),
+        statistics.median(measure.wall_seconds for measure in measures),
+        round(statistics.median(measure.peak_bytes for measure in measures)),
+    )
+
+
+def transfer(contestant: str, servers: Servers, size: int, *, known: bool, folder: str = FOLDER) -> Measure:
+    """One transfer by a contestant."""
+    task = Task(servers.source, servers.sink, folder, size, digest_of(size), known)
+    # What the contestant prints is its log, and not wanted here.
+    done = python("-m", "bench.contestants", contestant, json.dumps(asdict(task)))
+    return Measure(**json.loads(done.stderr.splitlines()[-1]))
+
+
+def verify(contestant: str, servers: Servers, size: int, *, known: bool) -> None:
+    """One transfer that the sink decodes and hashes: a contestant that loses a byte is not worth measuring."""
+    transfer(contestant, servers, size, known=known, folder=VERIFIED)
+
+
+def skopeo(servers: Servers, size: int, folder: str = FOLDER) -> Measure:
+    """`skopeo copy --preserve-digests` of an image with that one layer, from registry to registry."""
+    images = [f"docker://{url.removeprefix('http://')}/{folder}{size}:latest" for url in (servers.source, servers.sink)]
+    with tempfile.TemporaryDirectory() as home:
+        command = ["skopeo", "copy", "--preserve-digests", "--insecure-policy", "--quiet", "--tmpdir", home]
+        command += ["--src-tls-verify=false", "--dest-tls-verify=false", *images]
+        started = time.monotonic()
+        process = subprocess.Popen(command, env=_ENVIRONMENT | {"HOME": home, "XDG_DATA_HOME": home})
+        peak = 0
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            peak = max(peak, peak_bytes(str(process.pid)))
+            time.sleep(0.01)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"skopeo failed with exit code {process.returncode}")
+    return Measure(usage.ru_utime + usage.ru_stime, time.monotonic() - started, peak)
+
+
+def skopeo_version() -> str | None:
+    """Which skopeo is installed, if one is."""
+    if not shutil.which("skopeo"):
+        return None
+    return subprocess.run(["skopeo", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()  # noqa: S607
+
+
+_COLD_START = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
+_THREE_CLIENTS = "import boto3; [boto3.client(name) for name in ('s3', 'ecr', 'dynamodb')]"
+
+
+def cold_start_of_boto3() -> float:
+    """Seconds to import boto3 and make the clients that a function like this needs."""
+    return float(python("-c", _COLD_START.format(_THREE_CLIENTS)).stdout)
+
+
+def cold_start() -> float:
+    """Seconds to import the handler, its clients made."""
+    return float(python("-c", _COLD_START.format("import handler")).stdout)
+
+
+def import_seconds() -> dict[str, float]:
+    """What `python -X importtime` says of the handler's import, by whose modules they are."""
+    told = python("-X", "importtime", "-c", "import handler").stderr
+    found: dict[str, float] = {}
+    for line in told.splitlines():
+        own, _, name = line.removeprefix("import time:").split("|")
+        if own.strip().isdigit():
+            group = _GROUPS.get(name.strip().partition(".")[0], "the standard library and the rest")
+            found[group] = found.get(group, 0) + int(own) / 1e6
+    return found
+
+
+_SDK = "boto3, botocore and what they need"
+_GROUPS = {
+    **dict.fromkeys(("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six"), _SDK),
+    "aws_lambda_powertools": "Powertools",
+    "s3_to_ecr": "this project's modules",
+    "pybase64": "pybase64",
+    "handler": "the handler itself: making three clients",
+}
+
+
+def calls() -> dict[str, list[str]]:
+    """The calls of one small object, by what is known of it."""
+    found: dict[str, list[str]] = json.loads(python("-m", "bench.calls").stdout.splitlines()[-1])
+    return found
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the function's modules and the bench's environment."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=_ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"python {arguments[:3]} failed:\n{done.stderr[-3000:]}")
+    return done

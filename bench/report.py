@@ -1,0 +1,220 @@
+"""The results as a page to read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.contestants import Measure
+from bench.measure import GIB, MIB
+
+NAMES = {
+    "floor": "the floor: bare sockets",
+    "s3-to-ecr": "**s3-to-ecr**",
+    "plain": "plain boto3 loop",
+    "skopeo": "skopeo",
+}
+
+# What the project holds itself to.
+MOST_OF_PLAIN = 1 / 4
+MOST_OF_FLOOR = 2.0
+MOST_OF_BOUND = 1.05
+MOST_BYTES = 160_000_000
+MOST_GROWTH = 1.05
+MOST_OF_COLD_START = 1.25
+
+
+@dataclass
+class Results:
+    """Everything that was measured. Sizes are in bytes, times in seconds; the flag is whether the digest was known."""
+
+    size: int
+    rounds: int
+    skopeo_version: str | None
+    throughput: dict[tuple[str, bool], Measure] = field(default_factory=dict)
+    delayed: dict[tuple[str, bool], float] = field(default_factory=dict)
+    delay_bound: float = 0
+    peaks: dict[tuple[int, bool], list[int]] = field(default_factory=dict)
+    cold_starts: dict[str, float] = field(default_factory=dict)
+    imports: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, list[str]] = field(default_factory=dict)
+
+    def cpu_per_gib(self, name: str, *, known: bool = True) -> float:
+        """CPU seconds a GiB."""
+        return self.throughput[name, known].cpu_seconds * GIB / self.size
+
+
+def markdown(results: Results) -> str:
+    """All of RESULTS.md."""
+    sections = [_head(results), _goals(results), _throughput(results), _delayed(results), _memory(results)]
+    sections += [_cold_start(results), _calls(results), _skopeo(results)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(results: Results) -> str:
+    return f"""# What it costs
+
+Written by `make bench`; [README](README.md) tells what is measured and how.
+
+{_machine()}. Medians of {results.rounds} interleaved rounds, layers of {_size(results.size)}, plain HTTP on loopback.
+
+![CPU, memory and waiting](results.svg)"""
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("botocore", "pybase64", "aws-lambda-powertools"))
+    return f"{model}, {os.cpu_count()} cores; Python {sys.version.split()[0]}, {packages}"
+
+
+def _goals(results: Results) -> str:
+    cpu = results.cpu_per_gib("s3-to-ecr")
+    highest = max(peak for peaks in results.peaks.values() for peak in peaks)
+    smallest, largest = min(results.peaks)[0], max(results.peaks)[0]
+    growth = max(
+        statistics.median(results.peaks[largest, known]) / statistics.median(results.peaks[smallest, known])
+        for known in (True, False)
+    )
+    waiting = max(results.delayed["s3-to-ecr", known] for known in (True, False)) / results.delay_bound
+    cold = results.cold_starts["s3-to-ecr"] / results.cold_starts["boto3"]
+    goals = [
+        ("CPU, of the plain loop's", cpu / results.cpu_per_gib("plain"), MOST_OF_PLAIN, ".2f"),
+        ("CPU, of the floor's", cpu / results.cpu_per_gib("floor"), MOST_OF_FLOOR, ".2f"),
+        ("Wall time with delays, of the bound", waiting, MOST_OF_BOUND, ".3f"),
+        ("Peak memory of all transfers, MB", highest / 1e6, MOST_BYTES / 1e6, ".0f"),
+        (f"Peak memory for {_size(largest)}, of that for {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
+        ("Cold start, of boto3's with three clients", cold, MOST_OF_COLD_START, ".2f"),
+    ]
+    if results.skopeo_version:
+        goals.append(("CPU, of skopeo's", cpu / results.cpu_per_gib("skopeo"), 1, ".2f"))
+    rows = [
+        (what, format(found, style), f"≤ {format(most, style)}", "yes" if found <= most else "**no**")
+        for what, found, most, style in goals
+    ]
+    return "## Goals\n\n" + table(("", "measured", "goal", "met"), rows)
+
+
+def _throughput(results: Results) -> str:
+    text = "## Throughput\n\nSeconds a GiB, from the first call to the last, with nothing to wait for."
+    for known in (True, False):
+        floor = results.throughput["floor", known]
+        rows = [
+            (
+                NAMES[name],
+                f"{measured.cpu_seconds * GIB / results.size:.2f}",
+                f"{measured.cpu_seconds / floor.cpu_seconds:.2f}",
+                f"{measured.wall_seconds * GIB / results.size:.2f}",
+                f"{measured.peak_bytes / 1e6:.0f}",
+            )
+            for (name, is_known), measured in results.throughput.items()
+            if is_known == known and name != "skopeo"
+        ]
+        title = "Digest known from the key, for ECR to verify" if known else "Digest computed on the way"
+        text += f"\n\n{title}:\n\n" + table(("", "CPU s", "times the floor's", "wall s", "peak MB"), rows)
+    return text
+
+
+def _delayed(results: Results) -> str:
+    rows = [
+        (NAMES[name], "known" if known else "computed", f"{wall:.2f}", f"{wall / results.delay_bound:.3f}")
+        for (name, known), wall in results.delayed.items()
+    ]
+    text = f"""## Waiting
+
+S3 takes 60 ms to the first byte of an answer, ECR 150 ms for each part after its last byte. Parts go to ECR one after
+the other, so nobody is faster than the slower of the two: {results.delay_bound:.2f} s for {_size(results.size)}."""
+    return f"{text}\n\n" + table(("", "digest", "wall s", "times the bound"), rows)
+
+
+def _memory(results: Results) -> str:
+    rows = [
+        (
+            _size(size),
+            "known" if known else "computed",
+            f"{statistics.median(peaks) / 1e6:.1f}",
+            f"{max(peaks) / 1e6:.1f}",
+        )
+        for (size, known), peaks in results.peaks.items()
+    ]
+    text = "## Memory\n\nThe largest resident memory of the whole process, in MB."
+    return f"{text}\n\n" + table(("layer", "digest", "median", "highest"), rows)
+
+
+def _cold_start(results: Results) -> str:
+    boto3 = results.cold_starts["boto3"]
+    rows = [
+        (what, f"{1000 * results.cold_starts[name]:.0f}", f"{results.cold_starts[name] / boto3:.2f}")
+        for name, what in [("boto3", "boto3, with clients for S3, ECR and DynamoDB"), ("s3-to-ecr", NAMES["s3-to-ecr"])]
+    ]
+    imports = [
+        (group, f"{1000 * seconds:.0f}") for group, seconds in sorted(results.imports.items(), key=_largest_first)
+    ]
+    return (
+        "## Cold start\n\nTo have imported everything and made the clients, in a new process, ms.\n\n"
+        + table(("", "ms", "times boto3's"), rows)
+        + "\n\nWhose modules take how much of that, by `python -X importtime`, which takes its own time, too:\n\n"
+        + table(("modules", "ms"), imports)
+    )
+
+
+def _largest_first(group: tuple[str, float]) -> float:
+    return -group[1]
+
+
+def _calls(results: Results) -> str:
+    rows = [
+        (what, *(_operations(calls, service) for service in ("s3", "ecr", "dynamodb")), str(len(calls)))
+        for what, calls in results.calls.items()
+    ]
+    return (
+        "## Calls for a blob of 2 KB\n\nOn the wire of the local stack; the event tells the object's size and ETag.\n\n"
+        + table(("", "S3", "ECR", "DynamoDB", "calls"), rows)
+    )
+
+
+def _operations(calls: Iterable[str], service: str) -> str:
+    return ", ".join(call.partition(":")[2] for call in calls if call.startswith(f"{service}:")) or "none"
+
+
+def _skopeo(results: Results) -> str:
+    if not results.skopeo_version:
+        return "## skopeo\n\nNot installed where this ran."
+    ours, theirs = results.throughput["s3-to-ecr", True], results.throughput["skopeo", True]
+    rows = [
+        (
+            NAMES[name],
+            f"{measured.cpu_seconds * GIB / results.size:.2f}",
+            f"{measured.wall_seconds * GIB / results.size:.2f}",
+            f"{measured.peak_bytes / 1e6:.0f}",
+        )
+        for name, measured in (("s3-to-ecr", ours), ("skopeo", theirs))
+    ]
+    text = f"""## skopeo
+
+`skopeo copy --preserve-digests`, {results.skopeo_version.removeprefix("skopeo version ")}, of an image with the same
+layer, from a registry to a registry that the same two servers play; its start is counted. A registry takes the bytes as
+they are, ECR's API takes them in base64."""
+    return f"{text}\n\n" + table(("", "CPU s a GiB", "wall s a GiB", "peak MB"), rows)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
+    align = ("---", *["---:"] * (len(head) - 1))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows))
+
+
+def _size(size: int) -> str:
+    return f"{size // GIB} GiB" if size % GIB == 0 else f"{size // MIB} MiB"

@@ -1,0 +1,141 @@
+"""An ECR to write to, with the DynamoDB that the function asks for its records. For skopeo also a registry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pybase64
+
+from bench.wire import Answer, Request, serve, sha256_of
+
+PART_SIZE = 10_485_760
+# Layers sent to repositories in here are decoded and hashed. Elsewhere only the parts' offsets and sizes are looked at,
+# to leave the cores to the client.
+VERIFIED = "verified/"
+# Where the JSON members of an UploadLayerPart stand, before or after its blob.
+_MARGIN_BYTES = 4096
+
+
+@dataclass
+class Upload:
+    """A layer on its way in."""
+
+    verified: bool
+    received: int = 0
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+
+class Refused(Exception):
+    """A request that ECR would refuse."""
+
+
+class Sink:
+    """ECR's layer API, with the DynamoDB that the function asks for its idempotency records; also a registry."""
+
+    def __init__(self, part_seconds: float) -> None:
+        self._part_seconds = part_seconds
+        self._uploads: dict[str, Upload] = {}
+        self._layers: set[str] = set()
+
+    def answer(self, request: Request, body: Iterator[memoryview]) -> Answer:
+        if request.path.startswith("/v2/"):
+            return self._registry(request, body)
+        operation = request.headers.get("x-amz-target", "").rpartition(".")[2]
+        try:
+            if operation == "UploadLayerPart":
+                found = self._upload_part(int(request.headers["content-length"]), body)
+            else:
+                members = json.loads(b"".join(bytes(piece) for piece in body) or b"{}")
+                found = self._call(operation, members)
+        except Refused as refused:
+            kind, _, message = str(refused).partition(": ")
+            return Answer(400, json.dumps({"__type": kind, "message": message}).encode())
+        return Answer(200, json.dumps(found).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+    def _call(self, operation: str, members: dict[str, Any]) -> dict[str, Any]:
+        match operation:
+            case "BatchCheckLayerAvailability":
+                return {"layers": [], "failures": []}
+            case "InitiateLayerUpload":
+                upload_id = str(uuid.uuid4())
+                self._uploads[upload_id] = Upload(verified=members["repositoryName"].startswith(VERIFIED))
+                return {"uploadId": upload_id, "partSize": PART_SIZE}
+            case "CompleteLayerUpload":
+                upload = self._uploads.pop(members["uploadId"])
+                [digest] = members["layerDigests"]
+                if upload.verified and digest != f"sha256:{upload.sha256.hexdigest()}":
+                    raise Refused(f"InvalidLayerException: the layer does not have the digest {digest}")
+                return {"uploadId": members["uploadId"], "layerDigest": digest}
+        return {}  # DynamoDB: nothing was there before, and everything is taken
+
+    def _upload_part(self, length: int, body: Iterator[memoryview]) -> dict[str, Any]:
+        head, tail, whole = bytearray(), bytearray(), bytearray()
+        margin = b""
+        received = 0
+        for piece in body:
+            received += len(piece)
+            if len(head) < _MARGIN_BYTES:
+                head += piece[: _MARGIN_BYTES - len(head)]
+                margin = bytes(head)
+            if received > length - _MARGIN_BYTES:
+                tail += piece[-_MARGIN_BYTES:]
+            if VERIFIED.encode() in margin:
+                whole += piece
+        if self._part_seconds:
+            time.sleep(self._part_seconds)
+        text = bytes(head) + bytes(tail)
+        upload_id = _member(text, rb'"uploadId": ?"([^"]+)"').decode()
+        first, last = int(_member(text, rb'"partFirstByte": ?(\d+)')), int(_member(text, rb'"partLastByte": ?(\d+)'))
+        upload = self._uploads[upload_id]
+        if first != upload.received:
+            raise Refused(f"InvalidLayerPartException: byte {first} where {upload.received} comes next")
+        if upload.verified:
+            blob = pybase64.b64decode(json.loads(whole)["layerPartBlob"], validate=True)
+            if len(blob) != last - first + 1:
+                raise Refused("InvalidLayerPartException: the part's length is not that of its bytes")
+            upload.sha256.update(blob)
+        elif length < 4 * (last - first + 1) // 3:
+            raise Refused("InvalidLayerPartException: the part is shorter than its bytes in base64")
+        upload.received = last + 1
+        return {"uploadId": upload_id, "lastByteReceived": last}
+
+    def _registry(self, request: Request, body: Iterator[memoryview]) -> Answer:
+        verified = request.path.startswith(f"/v2/{VERIFIED}")
+        sha256 = hashlib.sha256()
+        for piece in body:
+            if verified:
+                sha256.update(piece)
+        found = sha256.hexdigest()
+        match request.method:
+            case "GET" | "HEAD":
+                return Answer(200 if request.path == "/v2/" else 404)
+            case "POST" | "PATCH":
+                if request.method == "PATCH" and verified:
+                    self._layers.add(f"sha256:{found}")
+                location = request.path.rstrip("/") if request.method == "PATCH" else f"{request.path}{uuid.uuid4()}"
+                return Answer(202, headers={"Location": location, "Range": "0-0"})
+            case _:
+                digest = parse_qs(urlsplit(request.target).query).get("digest", [sha256_of(b"")])[0]
+                if verified and "/blobs/" in request.path and digest not in self._layers:
+                    return Answer(400)
+                return Answer(201, headers={"Location": request.path, "Docker-Content-Digest": digest})
+
+
+def _member(text: bytes, pattern: bytes) -> bytes:
+    found = re.search(pattern, text)
+    if not found:
+        raise Refused("SerializationException: a member is missing")
+    return found[1]
+
+
+if __name__ == "__main__":
+    serve(Sink(part_seconds=float(sys.argv[1])).answer, None)

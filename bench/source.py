@@ -1,0 +1,81 @@
+"""An S3 to read from: any object of any size. For skopeo also a registry, over the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+
+from bench.wire import Answer, Content, Request, digest_of, serve, sha256_of
+
+ETAG = "0123456789abcdef0123456789abcdef"
+
+
+class Source:
+    """S3: the key `<folder>/<size>/<name>` is an object of that size. The image `<folder>/<size>` has it as layer."""
+
+    def __init__(self, first_byte_seconds: float) -> None:
+        self._first_byte_seconds = first_byte_seconds
+        self.content = Content()
+
+    def answer(self, request: Request, body: Iterator[memoryview]) -> Answer:
+        for _ in body:
+            pass
+        if self._first_byte_seconds:
+            time.sleep(self._first_byte_seconds)
+        if request.path.startswith("/v2/"):
+            return self._registry(request)
+        size = size_of(request.path)
+        span = (0, size)
+        headers = {"ETag": f'"{ETAG}"', "Accept-Ranges": "bytes"}
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
+            span = (int(asked[1]), min(int(asked[2]) + 1, size))
+            headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
+            return Answer(206, headers=headers, span=span)
+        return Answer(200, headers=headers, span=span)
+
+    @staticmethod
+    def _registry(request: Request) -> Answer:
+        if request.path == "/v2/":
+            return Answer(200, b"{}")
+        kind, reference = request.path.split("/")[-2:]
+        size = int(request.path.split("/")[-3])
+        config, manifest = image_of(size)
+        if kind == "manifests":
+            headers = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+            return Answer(200, manifest, headers | {"Docker-Content-Digest": sha256_of(manifest)})
+        headers = {"Content-Type": "application/octet-stream"}
+        if reference == sha256_of(config):
+            return Answer(200, config, headers)
+        return Answer(200, headers=headers, span=(0, size))
+
+
+def size_of(path: str) -> int:
+    """The size of the object that a path names."""
+    return int(path.split("/")[-2])
+
+
+def image_of(size: int) -> tuple[bytes, bytes]:
+    """Config and manifest of the image whose only layer is the source's object of that size."""
+    # Whatever its content is: nothing unpacks it, and an uncompressed layer is copied as it stands.
+    digest = digest_of(size)
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest]}}
+    body = json.dumps(config).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": sha256_of(body),
+            "size": len(body),
+        },
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": size}],
+    }
+    return body, json.dumps(manifest).encode()
+
+
+if __name__ == "__main__":
+    served = Source(first_byte_seconds=float(sys.argv[1]))
+    serve(served.answer, served.content)

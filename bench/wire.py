@@ -1,0 +1,164 @@
+"""HTTP at C speed: bytes move by `sendfile` and `recv_into`, so that the servers are never what is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import random
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+# Content of any size repeats a block whose length shares no factor with a part's: no two parts are alike.
+_BLOCK_BYTES = 33_554_467
+_BUFFER_BYTES = 1024 * 1024
+_TLS_HANDSHAKE = b"\x16"
+
+
+@dataclass
+class Request:
+    """One HTTP request's head, with the part of its body that came along."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    begun: bytearray
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+
+@dataclass
+class Answer:
+    """One HTTP answer. `span` is a range of the content to send instead of `body`."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
+
+
+class Connection:
+    """One client's connection: requests in, answers out."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._peer = peer
+        self._pending = bytearray()
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+
+    def receive(self) -> Request | None:
+        """The next request, or `None` when the client is done."""
+        while (end := self._pending.find(b"\r\n\r\n")) < 0:
+            if self._pending.startswith(_TLS_HANDSHAKE):
+                return None  # skopeo asks for TLS first, even where it may do without
+            if not (more := self._peer.recv(65536)):
+                return None
+            self._pending += more
+        line, *fields = self._pending[:end].decode("latin-1").split("\r\n")
+        del self._pending[: end + 4]
+        method, target, _ = line.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (entry.partition(":") for entry in fields)}
+        if headers.get("expect") == "100-continue":
+            self._peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return Request(method, target, headers, self._pending)
+
+    def body(self, request: Request) -> Iterator[memoryview]:
+        """The request's body, in pieces that are valid until the next one is asked for."""
+        if request.headers.get("transfer-encoding") != "chunked":
+            yield from self._exactly(int(request.headers.get("content-length", 0)))
+            return
+        while length := int(self._line(), 16):
+            yield from self._exactly(length)
+            self._line()
+        self._line()
+
+    def _exactly(self, length: int) -> Iterator[memoryview]:
+        while length:
+            if self._pending:
+                piece = bytes(self._pending[:length])
+                del self._pending[: len(piece)]
+                length -= len(piece)
+                yield memoryview(piece)
+                continue
+            received = self._peer.recv_into(self._buffer[:length])
+            if not received:
+                raise ConnectionError("the client broke off")
+            length -= received
+            yield self._buffer[:received]
+
+    def _line(self) -> bytes:
+        while (end := self._pending.find(b"\r\n")) < 0:
+            if not (more := self._peer.recv(65536)):
+                raise ConnectionError("the client broke off")
+            self._pending += more
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 2]
+        return line
+
+    def send(self, answer: Answer, content: Content | None) -> None:
+        length = answer.span[1] - answer.span[0] if answer.span else len(answer.body)
+        headers = {"Content-Length": str(length), **answer.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._peer.sendall(f"HTTP/1.1 {answer.status} Bench\r\n{head}\r\n".encode("latin-1") + answer.body)
+        if answer.span and content:
+            content.send(self._peer, *answer.span)
+
+
+class Content:
+    """Bytes of any size, out of one random block that lies in memory as a file, for `sendfile`."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._block = random.Random(seed).randbytes(_BLOCK_BYTES)  # noqa: S311 (nobody's secret)
+        self._file = os.memfd_create("content")
+        os.write(self._file, self._block)
+
+    def send(self, peer: socket.socket, first: int, end: int) -> None:
+        while first < end:
+            offset = first % _BLOCK_BYTES
+            first += os.sendfile(peer.fileno(), self._file, offset, min(end - first, _BLOCK_BYTES - offset))
+
+    def read(self, size: int) -> Iterator[memoryview]:
+        for first in range(0, size, _BLOCK_BYTES):
+            yield memoryview(self._block)[: size - first]
+
+
+@functools.cache
+def digest_of(size: int) -> str:
+    """The digest of the source's object of that size."""
+    sha256 = hashlib.sha256()
+    for piece in Content().read(size):
+        sha256.update(piece)
+    return f"sha256:{sha256.hexdigest()}"
+
+
+def sha256_of(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def serve(answer: Callable[[Request, Iterator[memoryview]], Answer], content: Content | None) -> None:
+    """Serves on a free port of 127.0.0.1, told on standard output, until standard input ends."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+
+    def converse(peer: socket.socket) -> None:
+        # A client that goes away in the middle is its own affair.
+        with peer, contextlib.suppress(ConnectionError):
+            connection = Connection(peer)
+            while request := connection.receive():
+                connection.send(answer(request, connection.body(request)), content)
+
+    def accept() -> None:
+        while True:
+            peer, _ = listener.accept()
+            threading.Thread(target=converse, args=(peer,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    sys.stdin.read()
