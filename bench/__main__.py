@@ -68,10 +68,15 @@ def run(size: int, large: int, rounds: int) -> Results:
 
     say("cold start")
     measure.cold_start()  # the first import compiles the modules
-    starts = {"boto3": measure.cold_start_of_boto3, "s3-to-ecr": measure.cold_start}
+    queue = {"QUEUE_URL": "https://queue"}
+    starts: dict[str, Callable[[], float]] = {
+        "boto3": measure.cold_start_of_boto3,
+        "s3-to-ecr": measure.cold_start,
+        "s3-to-ecr with a queue": partial(measure.cold_start, **queue),
+    }
     started = measure.interleaved(3 * rounds, starts)
     results.cold_starts = {name: statistics.median(seconds) for name, seconds in started.items()}
-    results.imports = measure.import_seconds()
+    results.imports = measure.import_seconds(**queue)
     results.calls = measure.calls()
     return results
 

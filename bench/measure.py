@@ -109,14 +109,14 @@ def cold_start_of_boto3() -> float:
     return float(python("-c", _COLD_START.format(_THREE_CLIENTS)).stdout)
 
 
-def cold_start() -> float:
+def cold_start(**environment: str) -> float:
     """Seconds to import the handler, its clients made."""
-    return float(python("-c", _COLD_START.format("import handler")).stdout)
+    return float(python("-c", _COLD_START.format("import handler"), **environment).stdout)
 
 
-def import_seconds() -> dict[str, float]:
+def import_seconds(**environment: str) -> dict[str, float]:
     """What `python -X importtime` says of the handler's import, by whose modules they are."""
-    told = python("-X", "importtime", "-c", "import handler").stderr
+    told = python("-X", "importtime", "-c", "import handler", **environment).stderr
     found: dict[str, float] = {}
     for line in told.splitlines():
         own, _, name = line.removeprefix("import time:").split("|")
@@ -142,10 +142,15 @@ def calls() -> dict[str, list[str]]:
     return found
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with the function's modules and the bench's environment."""
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the function's modules and the bench's environment, and more of it."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=_ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=_ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"python {arguments[:3]} failed:\n{done.stderr[-3000:]}")

@@ -22,7 +22,7 @@ class Servers:
 
 @contextmanager
 def running(*, first_byte_seconds: float = 0, part_seconds: float = 0) -> Iterator[Servers]:
-    """Both servers. The source waits before an answer's first byte, the sink after the last byte of a part."""
+    """Both servers. The source waits before an answer's first byte, the sink takes its time for every part."""
     with ExitStack() as stack:
         yield Servers(
             stack.enter_context(_process("bench.source", first_byte_seconds)),

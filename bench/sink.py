@@ -8,14 +8,13 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pybase64
 
-from bench.wire import Answer, Request, serve, sha256_of
+from bench.wire import Answer, Connection, Request, serve
 
 PART_SIZE = 10_485_760
 # Layers sent to repositories in here are decoded and hashed. Elsewhere only the parts' offsets and sizes are looked at,
@@ -46,15 +45,15 @@ class Sink:
         self._uploads: dict[str, Upload] = {}
         self._layers: set[str] = set()
 
-    def answer(self, request: Request, body: Iterator[memoryview]) -> Answer:
+    def answer(self, request: Request, connection: Connection) -> Answer:
         if request.path.startswith("/v2/"):
-            return self._registry(request, body)
+            return self._registry(request, connection)
         operation = request.headers.get("x-amz-target", "").rpartition(".")[2]
         try:
             if operation == "UploadLayerPart":
-                found = self._upload_part(int(request.headers["content-length"]), body)
+                found = self._upload_part(request.length, connection)
             else:
-                members = json.loads(b"".join(bytes(piece) for piece in body) or b"{}")
+                members = json.loads(connection.read(request.length))
                 found = self._call(operation, members)
         except Refused as refused:
             kind, _, message = str(refused).partition(": ")
@@ -77,29 +76,21 @@ class Sink:
                 return {"uploadId": members["uploadId"], "layerDigest": digest}
         return {}  # DynamoDB: nothing was there before, and everything is taken
 
-    def _upload_part(self, length: int, body: Iterator[memoryview]) -> dict[str, Any]:
-        head, tail, whole = bytearray(), bytearray(), bytearray()
-        margin = b""
-        received = 0
-        for piece in body:
-            received += len(piece)
-            if len(head) < _MARGIN_BYTES:
-                head += piece[: _MARGIN_BYTES - len(head)]
-                margin = bytes(head)
-            if received > length - _MARGIN_BYTES:
-                tail += piece[-_MARGIN_BYTES:]
-            if VERIFIED.encode() in margin:
-                whole += piece
-        if self._part_seconds:
-            time.sleep(self._part_seconds)
-        text = bytes(head) + bytes(tail)
+    def _upload_part(self, length: int, connection: Connection) -> dict[str, Any]:
+        began = time.monotonic()
+        text = connection.read(min(length, _MARGIN_BYTES))
+        verified = f'"{VERIFIED}'.encode() in text
+        if not verified:
+            connection.skip(max(0, length - 2 * _MARGIN_BYTES))
+        text += connection.read(length - len(text) if verified else min(length - len(text), _MARGIN_BYTES))
+        time.sleep(max(0, self._part_seconds - (time.monotonic() - began)))
         upload_id = _member(text, rb'"uploadId": ?"([^"]+)"').decode()
         first, last = int(_member(text, rb'"partFirstByte": ?(\d+)')), int(_member(text, rb'"partLastByte": ?(\d+)'))
         upload = self._uploads[upload_id]
         if first != upload.received:
             raise Refused(f"InvalidLayerPartException: byte {first} where {upload.received} comes next")
         if upload.verified:
-            blob = pybase64.b64decode(json.loads(whole)["layerPartBlob"], validate=True)
+            blob = pybase64.b64decode(json.loads(text)["layerPartBlob"], validate=True)
             if len(blob) != last - first + 1:
                 raise Refused("InvalidLayerPartException: the part's length is not that of its bytes")
             upload.sha256.update(blob)
@@ -108,29 +99,25 @@ class Sink:
         upload.received = last + 1
         return {"uploadId": upload_id, "lastByteReceived": last}
 
-    def _registry(self, request: Request, body: Iterator[memoryview]) -> Answer:
+    def _registry(self, request: Request, connection: Connection) -> Answer:
         verified = request.path.startswith(f"/v2/{VERIFIED}")
-        sha256 = hashlib.sha256()
-        for piece in body:
-            if verified:
-                sha256.update(piece)
-        found = sha256.hexdigest()
+        found = f"sha256:{connection.drain(request, hashed=verified)}"
         match request.method:
             case "GET" | "HEAD":
                 return Answer(200 if request.path == "/v2/" else 404)
-            case "POST" | "PATCH":
-                if request.method == "PATCH" and verified:
-                    self._layers.add(f"sha256:{found}")
-                location = request.path.rstrip("/") if request.method == "PATCH" else f"{request.path}{uuid.uuid4()}"
-                return Answer(202, headers={"Location": location, "Range": "0-0"})
+            case "POST":
+                return Answer(202, headers={"Location": f"{request.path}{uuid.uuid4()}", "Range": "0-0"})
+            case "PATCH":
+                self._layers.add(found)
+                return Answer(202, headers={"Location": request.path, "Range": "0-0"})
             case _:
-                digest = parse_qs(urlsplit(request.target).query).get("digest", [sha256_of(b"")])[0]
+                digest = parse_qs(urlsplit(request.target).query).get("digest", [found])[0]
                 if verified and "/blobs/" in request.path and digest not in self._layers:
                     return Answer(400)
                 return Answer(201, headers={"Location": request.path, "Docker-Content-Digest": digest})
 
 
-def _member(text: bytes, pattern: bytes) -> bytes:
+def _member(text: bytearray, pattern: bytes) -> bytes:
     found = re.search(pattern, text)
     if not found:
         raise Refused("SerializationException: a member is missing")

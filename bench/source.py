@@ -6,9 +6,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 
-from bench.wire import Answer, Content, Request, digest_of, serve, sha256_of
+from bench.wire import Answer, Connection, Content, Request, digest_of, serve, sha256_of
 
 ETAG = "0123456789abcdef0123456789abcdef"
 
@@ -20,9 +19,8 @@ class Source:
         self._first_byte_seconds = first_byte_seconds
         self.content = Content()
 
-    def answer(self, request: Request, body: Iterator[memoryview]) -> Answer:
-        for _ in body:
-            pass
+    def answer(self, request: Request, connection: Connection) -> Answer:
+        connection.drain(request)
         if self._first_byte_seconds:
             time.sleep(self._first_byte_seconds)
         if request.path.startswith("/v2/"):

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 # Content of any size repeats a block whose length shares no factor with a part's: no two parts are alike.
@@ -22,16 +23,19 @@ _TLS_HANDSHAKE = b"\x16"
 
 @dataclass
 class Request:
-    """One HTTP request's head, with the part of its body that came along."""
+    """One HTTP request's head."""
 
     method: str
     target: str
     headers: dict[str, str]
-    begun: bytearray
 
     @property
     def path(self) -> str:
         return urlsplit(self.target).path
+
+    @property
+    def length(self) -> int:
+        return int(self.headers.get("content-length", 0))
 
 
 @dataclass
@@ -67,36 +71,55 @@ class Connection:
         headers = {name.lower(): value.strip() for name, _, value in (entry.partition(":") for entry in fields)}
         if headers.get("expect") == "100-continue":
             self._peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return Request(method, target, headers, self._pending)
+        return Request(method, target, headers)
 
-    def body(self, request: Request) -> Iterator[memoryview]:
-        """The request's body, in pieces that are valid until the next one is asked for."""
-        if request.headers.get("transfer-encoding") != "chunked":
-            yield from self._exactly(int(request.headers.get("content-length", 0)))
-            return
-        while length := int(self._line(), 16):
-            yield from self._exactly(length)
+    def drain(self, request: Request, *, hashed: bool = False) -> str:
+        """Takes all of a body that nobody keeps, in chunks or not. Returns the SHA-256 in hex of what was `hashed`."""
+        sha256 = hashlib.sha256()
+        if request.headers.get("transfer-encoding") == "chunked":
+            while length := int(self._line(), 16):
+                self._take(length, sha256 if hashed else None)
+                self._line()
             self._line()
-        self._line()
+        else:
+            self._take(request.length, sha256 if hashed else None)
+        return sha256.hexdigest()
 
-    def _exactly(self, length: int) -> Iterator[memoryview]:
-        while length:
-            if self._pending:
-                piece = bytes(self._pending[:length])
-                del self._pending[: len(piece)]
-                length -= len(piece)
-                yield memoryview(piece)
-                continue
-            received = self._peer.recv_into(self._buffer[:length])
-            if not received:
-                raise ConnectionError("the client broke off")
-            length -= received
-            yield self._buffer[:received]
+    def _take(self, length: int, sha256: Any) -> None:
+        if sha256:
+            sha256.update(self.read(length))
+        else:
+            self.skip(length)
+
+    def read(self, length: int) -> bytearray:
+        """The next bytes of a body."""
+        body = bytearray(length)
+        filled = min(length, len(self._pending))
+        body[:filled] = self._pending[:filled]
+        del self._pending[:filled]
+        with memoryview(body) as view:
+            while filled < length:
+                filled += self._received(self._peer.recv_into(view[filled:]))
+        return body
+
+    def skip(self, length: int) -> None:
+        """Leaves out the next bytes of a body: the kernel drops them, which costs less than to copy them."""
+        dropped = min(length, len(self._pending))
+        del self._pending[:dropped]
+        while dropped < length:
+            size = min(length - dropped, len(self._buffer))
+            dropped += self._received(self._peer.recv_into(self._buffer[:size], 0, socket.MSG_TRUNC))
+
+    @staticmethod
+    def _received(length: int) -> int:
+        if not length:
+            raise ConnectionError("the client broke off")
+        return length
 
     def _line(self) -> bytes:
         while (end := self._pending.find(b"\r\n")) < 0:
-            if not (more := self._peer.recv(65536)):
-                raise ConnectionError("the client broke off")
+            more = self._peer.recv(65536)
+            self._received(len(more))
             self._pending += more
         line = bytes(self._pending[:end])
         del self._pending[: end + 2]
@@ -142,7 +165,7 @@ def sha256_of(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def serve(answer: Callable[[Request, Iterator[memoryview]], Answer], content: Content | None) -> None:
+def serve(answer: Callable[[Request, Connection], Answer], content: Content | None) -> None:
     """Serves on a free port of 127.0.0.1, told on standard output, until standard input ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
@@ -153,7 +176,7 @@ def serve(answer: Callable[[Request, Iterator[memoryview]], Answer], content: Co
         with peer, contextlib.suppress(ConnectionError):
             connection = Connection(peer)
             while request := connection.receive():
-                connection.send(answer(request, connection.body(request)), content)
+                connection.send(answer(request, connection), content)
 
     def accept() -> None:
         while True:

@@ -9,6 +9,7 @@ deliver again. A record's failure never stops the others. Runs as `handler.lambd
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,19 +28,24 @@ from s3_to_ecr.layouts import route
 from s3_to_ecr.once import Once
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry import logger, metrics, object_context, record_result, report
-from s3_to_ecr.work_queue import WorkQueue
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Made once, while the function starts, when Lambda lends it a whole core.
+    from s3_to_ecr.work_queue import WorkQueue
+
+# Made once, while the function starts, when Lambda lends it a whole core. The service models that botocore loads here
+# are there to stay: to look among them for garbage, as they grow, would take a tenth of the start.
 settings = Settings.from_environment(os.environ)
+gc.disable()
 s3 = boto3.client("s3", config=CLIENT_CONFIG)
 ecr = boto3.client("ecr", config=CLIENT_CONFIG)
 dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
 sqs = functools.cache(lambda: boto3.client("sqs", config=CLIENT_CONFIG))  # only for messages that fail
 registry = Registry(ecr, settings.registry_id)
 once = Once(dynamodb, settings.state_table)
+gc.freeze()
+gc.enable()
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -48,7 +54,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     """Answers an S3 notification, an EventBridge event, or an SQS batch of either, as the contract says."""
     once.begin(context)
     if events.is_sqs(event):
-        return dict(WorkQueue(sqs, settings, mirror_all).process(event))
+        return dict(work_queue().process(event))
     try:
         outcome = mirror_all(event)
     except MalformedEvent as error:
@@ -173,3 +179,15 @@ def layer_availability(repository: str, digest: str) -> LayerAvailability:
         return registry.layer_availability(repository, digest)
     except RepositoryMissing:
         return "UNAVAILABLE"
+
+
+@functools.cache
+def work_queue() -> WorkQueue:
+    """The SQS side. Its imports take longer than all others of ours, and without a queue are for nothing."""
+    from s3_to_ecr.work_queue import WorkQueue  # noqa: PLC0415 (see above)
+
+    return WorkQueue(sqs, settings, mirror_all)
+
+
+if settings.queue_url:
+    work_queue()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]
         "messageAttributes": {},
         "eventSource": "aws:sqs",
     }
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is to do, for ten seconds at the most."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 # For clients whose errors a test wants at once.

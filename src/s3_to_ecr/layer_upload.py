@@ -23,9 +23,9 @@ _MAX_STALLS = 3
 _PROGRESS_PERCENT = 10
 
 # Of the function's memory, parts may take an eighth; the SDK and its imports take most of the rest in a small one. One
-# part is being sent, one at least is being read; more than three ahead would only wait, as S3 answers sooner than ECR.
+# part is being sent, one at least is being read; more than two ahead would only wait, as S3 answers sooner than ECR.
 _PARTS_SHARE = 8
-_FEWEST_PARTS, _MOST_PARTS = 2, 4
+_FEWEST_PARTS, _MOST_PARTS = 2, 3
 
 
 def upload_layer(registry: Registry, blob: Blob, repository: str, digest: str | None, memory: int) -> str:

@@ -27,7 +27,7 @@ _FIRST_DELAY_SECONDS = 30
 _LONGEST_DELAY_SECONDS = 900
 
 # SQS refuses a message or attribute with a character outside XML 1.0's; an S3 key may hold any.
-_NOT_IN_SQS = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_SQS = r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 class WorkQueue:
@@ -86,7 +86,7 @@ class WorkQueue:
                 QueueUrl=self._settings.dead_letter_queue_url,
                 MessageBody=body,
                 MessageAttributes={
-                    name: {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", text)}
+                    name: {"DataType": "String", "StringValue": re.sub(_NOT_IN_SQS, "\ufffd", text)}
                     for name, text in told.items()
                 },
             )

@@ -305,7 +305,7 @@ def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable
     assert all(line["upload_id"] for line in progress)
 
 
-@pytest.mark.parametrize(("memory", "most"), [(128, 2), (256, 2), (384, 3), (512, 4), (10_240, 4)])
+@pytest.mark.parametrize(("memory", "most"), [(128, 2), (256, 2), (320, 2), (321, 3), (10_240, 3)])
 def test_how_many_parts_are_in_memory_follows_from_how_much_there_is(
     memory: int, most: int, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pytest
 
 from s3_to_ecr.content import Blob, RunningDigest, read_ahead
 from s3_to_ecr.errors import ObjectChanged
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -64,13 +64,6 @@ class Part:
 
     def write(self, chunk: bytes, /) -> None:
         self.body += chunk
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture(autouse=True)
