@@ -15,7 +15,7 @@ from bench.contestants import Measure
 from bench.measure import GIB, MIB
 from bench.report import Results
 from bench.servers import running
-from bench.sink import PART_SIZE
+from bench.sink import PART_SIZE, VERIFIED
 
 FIRST_BYTE_SECONDS = 0.060
 PART_SECONDS = 0.150
@@ -29,19 +29,19 @@ def run(size: int, large: int, rounds: int) -> Results:
     results = Results(size, rounds, skopeo_version=measure.skopeo_version())
     with running() as servers:
         say("checking that every contestant brings every byte")
+        checked = min(size, 5 * PART_SIZE + 1)
         for contestant, known in RUNS:
-            measure.verify(contestant, servers, min(size, 5 * PART_SIZE + 1), known=known)
+            measure.transfer(contestant, servers, checked, known=known, folder=VERIFIED)
+        if results.skopeo_version:
+            measure.skopeo(servers, checked, folder=VERIFIED)
 
-        say(
-            f"throughput: {rounds} rounds of {len(RUNS)} contestants"
-            + (" and skopeo" if results.skopeo_version else "")
-        )
         runs: dict[tuple[str, bool], Callable[[], Measure]] = {
             (contestant, known): partial(measure.transfer, contestant, servers, size, known=known)
             for contestant, known in RUNS
         }
         if results.skopeo_version:
             runs["skopeo", True] = partial(measure.skopeo, servers, size)
+        say(f"throughput: {rounds} rounds of {len(runs)} contestants")
         found = measure.interleaved(rounds, runs)
         results.throughput = {name: measure.median(measures) for name, measures in found.items()}
 

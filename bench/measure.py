@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from bench.contestants import Measure, Task, peak_bytes
 from bench.servers import ROOT, Servers
-from bench.sink import VERIFIED
 from bench.wire import digest_of
 from local.stack import REGION
 
@@ -60,16 +59,11 @@ def median(measures: list[Measure]) -> Measure:
 
 
 def transfer(contestant: str, servers: Servers, size: int, *, known: bool, folder: str = FOLDER) -> Measure:
-    """One transfer by a contestant."""
+    """One transfer by a contestant. In the folder `VERIFIED` the sink looks at every byte, and refuses wrong ones."""
     task = Task(servers.source, servers.sink, folder, size, digest_of(size), known)
     # What the contestant prints is its log, and not wanted here.
     done = python("-m", "bench.contestants", contestant, json.dumps(asdict(task)))
     return Measure(**json.loads(done.stderr.splitlines()[-1]))
-
-
-def verify(contestant: str, servers: Servers, size: int, *, known: bool) -> None:
-    """One transfer that the sink decodes and hashes: a contestant that loses a byte is not worth measuring."""
-    transfer(contestant, servers, size, known=known, folder=VERIFIED)
 
 
 def skopeo(servers: Servers, size: int, folder: str = FOLDER) -> Measure:
