@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from s3_to_ecr import events
-from s3_to_ecr.aws import CLIENT_CONFIG
+from s3_to_ecr.aws import CLIENT_CONFIG, S3_CONFIG
 from s3_to_ecr.content import Blob, open_blob
 from s3_to_ecr.ecr import LayerAvailability, Registry
 from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, ServiceUnavailable, concerning
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # are there to stay: to look among them for garbage, as they grow, would take a tenth of the start.
 settings = Settings.from_environment(os.environ)
 gc.disable()
-s3 = boto3.client("s3", config=CLIENT_CONFIG)
+s3 = boto3.client("s3", config=S3_CONFIG)
 ecr = boto3.client("ecr", config=CLIENT_CONFIG)
 dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
 sqs = functools.cache(lambda: boto3.client("sqs", config=CLIENT_CONFIG))  # only for messages that fail

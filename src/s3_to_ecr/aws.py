@@ -14,6 +14,9 @@ from s3_to_ecr.errors import AccessDenied, RequestRefused, S3ToEcrError, Service
 # cut connections and timeouts. What outlasts them goes back on the queue as `ServiceUnavailable`.
 CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
 
+# S3 begins to answer within milliseconds, and a read that hangs is better begun anew soon: others may wait for its end.
+S3_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=10))
+
 # What an AWS error code means: a class of ours, and what to do about it.
 Codes = Mapping[str, tuple[type[S3ToEcrError], str]]
 

@@ -85,20 +85,23 @@ class Blob:
     def read(self, first: int, length: int) -> Generator[bytes]:
         """Exactly `length` bytes from byte `first` of the blob on, in chunks of any size.
 
-        A body that breaks off is read on from there. Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`,
-        `AccessDenied`, `RequestRefused` or `ServiceUnavailable`.
+        A body that breaks off is read on from there, after an empty chunk: for who would rather stop.
+        Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`, `AccessDenied`, `RequestRefused`, `TransferCorrupted`
+        or `ServiceUnavailable`.
         """
         position, end = first, first + length
         broken: Exception | None = None
         for _ in range(_BODY_ATTEMPTS):
             try:
                 for chunk in self._body(position, end):
+                    if position + len(chunk) > end:
+                        raise TransferCorrupted(f"reading {self.uri} gave more bytes than were asked for.")
                     yield chunk
                     position += len(chunk)
             except (HTTPClientError, IncompleteReadError) as error:
                 broken = error
             except FlexibleChecksumError as error:
-                raise TransferCorrupted(f"{self.uri} was not read as S3 has sent it: {error}") from error
+                raise TransferCorrupted(f"reading {self.uri} gave other bytes than S3 has sent: {error}") from error
             else:
                 if position != end:
                     # S3 cuts a range at the object's end: the event has told another size than the object's.
@@ -106,6 +109,7 @@ class Blob:
                     raise ObjectChanged(f"{self.uri} has no {length} bytes from byte {start} on. {_CHANGED}")
             if position == end:
                 return
+            yield b""
         raise ServiceUnavailable(f"reading {self.uri} broke off {_BODY_ATTEMPTS} times: {broken}") from broken
 
     def _body(self, first: int, end: int) -> Generator[bytes]:
@@ -197,8 +201,6 @@ def read_ahead(
                 free.append(part)
         finally:
             stopped.set()
-            for future in reading:
-                future.cancel()
 
 
 def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:

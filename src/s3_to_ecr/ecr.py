@@ -69,6 +69,7 @@ class LayerPart:
         self.end = first_byte + length
         self.members = {**members, "partFirstByte": first_byte, "partLastByte": self.end - 1}
         self._sha256 = hashlib.sha256()
+        self._missing = length
         self._position = 0
         self._carried = b""
         # As botocore would write it. The blob goes last: then all else is known before its first byte.
@@ -79,6 +80,7 @@ class LayerPart:
 
     def write(self, chunk: bytes) -> None:
         """Takes the part's next bytes, any number."""
+        self._missing -= len(chunk)
         if self._carried:
             chunk = self._carried + chunk
         # Base64 turns 3 bytes into 4 characters, and only the last ones may be fewer.
@@ -88,9 +90,9 @@ class LayerPart:
 
     def finish(self) -> str:
         """Ends the body, once its bytes are all there. Returns its SHA-256 in hex."""
+        if self._missing:
+            raise ValueError(f"a part of {self.end - self.first_byte} bytes was written with {self._missing} missing")
         self._append(pybase64.b64encode(self._carried) + _TAIL)
-        if self._position != len(self.body):
-            raise ValueError(f"a part of {self.end - self.first_byte} bytes was given too few or too many")
         return self._sha256.hexdigest()
 
     def _append(self, text: bytes) -> None:
@@ -113,8 +115,13 @@ def base64_bytes(length: int) -> int:
 
 def _resized(body: bytearray, size: int) -> bytearray:
     """The same memory with that size in bytes. One upload's bodies differ in size by few digits, but for the last."""
-    del body[size:]
-    body.extend(bytes(size - len(body)))
+    try:
+        del body[size:]
+        body.extend(bytes(size - len(body)))
+    except BufferError:
+        # The traceback of a TLS connection that broke while it was sent still holds on to it, though botocore has sent
+        # it again since. Until that is garbage, this memory has its size.
+        return bytearray(size)
     return body
 
 

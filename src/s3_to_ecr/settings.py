@@ -53,6 +53,9 @@ class Settings:
         create_repositories = environment.get("CREATE_REPOSITORIES") or "false"
         if create_repositories not in ("true", "false"):
             raise SettingsError(f"CREATE_REPOSITORIES is {create_repositories!r}: it takes true or false.")
+        memory = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or str(_DEFAULT_MEMORY_MIB)
+        if not memory.isdecimal():
+            raise SettingsError(f"AWS_LAMBDA_FUNCTION_MEMORY_SIZE is {memory!r}: it takes a number of MB.")
         return cls(
             state_table=state_table,
             registry_id=registry_id,
@@ -62,7 +65,7 @@ class Settings:
             create_repositories=create_repositories == "true",
             queue_url=environment.get("QUEUE_URL") or None,
             dead_letter_queue_url=environment.get("DEAD_LETTER_QUEUE_URL") or None,
-            memory=int(environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or _DEFAULT_MEMORY_MIB) * _MIB,
+            memory=int(memory) * _MIB,
         )
 
     def target_repository(self, folder: str | None) -> str:

@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import re
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -135,14 +136,20 @@ class EcrDouble:
         return content
 
     @contextmanager
-    def running(self) -> Iterator[EcrDouble]:
-        """Serves the double over HTTP at `url`."""
+    def running(self, tls: ssl.SSLContext | None = None) -> Iterator[EcrDouble]:
+        """Serves the double over HTTP at `url`, or HTTPS. Over either there are faults for "BreakRequest", too.
+
+        They cut the connection while a part is being sent.
+        """
         double = self
 
         class Handler(QuietHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
                 operation = self.headers["X-Amz-Target"].removeprefix(_TARGET)
+                if operation == "UploadLayerPart" and double.faults.take("BreakRequest"):
+                    self.cut()
+                    return
+                body = self.rfile.read(int(self.headers["Content-Length"]))
                 answered = double.answer(operation, json.loads(body))
                 if answered is None:
                     self.cut()
@@ -150,7 +157,7 @@ class EcrDouble:
                 status, answer = answered
                 self.reply(status, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
 
-        with serving(Handler) as url:
+        with serving(Handler, tls) as url:
             self.url = url
             yield self
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ class S3Double:
         self.url = ""
 
     @contextmanager
-    def running(self) -> Iterator[S3Double]:
-        """Serves the double over HTTP at `url`."""
+    def running(self, tls: ssl.SSLContext | None = None) -> Iterator[S3Double]:
+        """Serves the double over HTTP at `url`, or HTTPS."""
         double = self
 
         class Handler(QuietHandler):
@@ -106,7 +107,7 @@ class S3Double:
             def do_HEAD(self) -> None:
                 double._serve(self)
 
-        with serving(Handler) as url:
+        with serving(Handler, tls) as url:
             self.url = url
             yield self
 

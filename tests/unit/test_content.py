@@ -108,8 +108,23 @@ def test_a_body_without_the_checksum_that_s3_told_is_not_taken(s3: S3Client, stu
 
     stub.add_response("get_object", {"Body": StreamingBody(Corrupted(b"4567"), 4)})
 
-    with pytest.raises(TransferCorrupted, match="s3://bucket/app/x was not read as S3 has sent it"):
+    with pytest.raises(TransferCorrupted, match="s3://bucket/app/x gave other bytes than S3"):
         read(versioned(s3), 4, 4)
+
+
+def test_a_body_longer_than_its_range_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"0123456789"))
+
+    with pytest.raises(TransferCorrupted, match="more bytes than were asked for"):
+        read(versioned(s3), 0, 4)
+
+
+def test_whoever_reads_may_stop_when_a_body_has_broken_off(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4))  # and no other
+
+    chunks = versioned(s3).read(4, 4)
+    assert [next(chunks), next(chunks)] == [b"45", b""]
+    chunks.close()
 
 
 def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: Stubber) -> None:

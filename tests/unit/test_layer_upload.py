@@ -165,6 +165,21 @@ def test_the_upload_goes_on_from_where_ecr_stands(
     assert resent == [1]
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_parts_that_were_read_ahead_are_dropped_when_ecr_stands_elsewhere(
+    known: bool, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(30))
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    ecr.min_part_bytes = 1
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))
+
+    put(registry, blob(body), digest if known else None)
+
+    assert ecr.spans == [(0, 3), (4, 7), (8, 11), (6, 9), (10, 13), (14, 17), (18, 21), (22, 25), (26, 29)]
+    assert ecr.content_of("app", digest) == body
+
+
 @pytest.mark.parametrize("digest", [None, DIGEST])
 def test_an_upload_that_ecr_forgot_begins_anew(
     registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
@@ -230,11 +245,15 @@ def test_a_part_that_ecr_keeps_refusing_is_left_to_the_queue(registry: Registry,
 
 
 def test_an_ecr_that_claims_bytes_which_were_never_sent_is_not_believed(registry: Registry, ecr: EcrDouble) -> None:
-    refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": 7})
+    refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": 9})  # all of it
     ecr.faults.add("UploadLayerPart", refusal)
 
     put(registry, blob(), None)
 
+    assert ecr.operations == [
+        "InitiateLayerUpload", "UploadLayerPart",
+        "InitiateLayerUpload", *["UploadLayerPart"] * 3, "CompleteLayerUpload",
+    ]  # fmt: skip
     assert ecr.content_of("app", DIGEST) == BODY
 
 

@@ -186,16 +186,3 @@ def test_a_digest_survives_an_early_end() -> None:
 
     assert b"".join(part.body for part in read_ahead(source(), range(0, 200, 30), Parts().begin, digest, 2)) == BODY
     assert str(digest) == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
-
-
-def test_an_error_of_the_caller_ends_the_reading() -> None:
-    blob = source()
-
-    def use_one() -> None:
-        with closing(read_ahead(blob, range(0, 200, 5), Parts().begin, RunningDigest(), 4)) as reading:
-            next(reading)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        use_one()
-    assert len(blob.closed) < 10

@@ -47,6 +47,7 @@ def test_what_the_template_leaves_empty_counts_as_unset() -> None:
         ({}, "STATE_TABLE is not set"),
         ({"STATE_TABLE": "state", "ECR_REGISTRY_ID": "12345"}, "ECR_REGISTRY_ID is '12345'"),
         ({"STATE_TABLE": "state", "CREATE_REPOSITORIES": "yes"}, "CREATE_REPOSITORIES is 'yes'"),
+        ({"STATE_TABLE": "state", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1G"}, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE is '1G'"),
     ],
 )
 def test_a_wrong_setting_is_named(environment: dict[str, str], told: str) -> None:
