@@ -14,11 +14,8 @@ from bench import measure, plot, report
 from bench.contestants import Measure
 from bench.measure import GIB, MIB
 from bench.report import Results
-from bench.servers import running
+from bench.servers import Servers, running
 from bench.sink import PART_SIZE, VERIFIED
-
-FIRST_BYTE_SECONDS = 0.060
-PART_SECONDS = 0.150
 
 # Contestant, and whether the digest is known before.
 RUNS = [("floor", True), ("s3-to-ecr", True), ("plain", True), ("floor", False), ("s3-to-ecr", False), ("plain", False)]
@@ -28,57 +25,77 @@ def run(size: int, large: int, rounds: int) -> Results:
     """All measurements, with layers of `size` bytes, and of up to `large` for the memory."""
     results = Results(size, rounds, skopeo_version=measure.skopeo_version())
     with running() as servers:
-        say("checking that every contestant brings every byte")
-        checked = min(size, 5 * PART_SIZE + 1)
-        for contestant, known in RUNS:
-            measure.transfer(contestant, servers, checked, known=known, folder=VERIFIED)
-        if results.skopeo_version:
-            measure.skopeo(servers, checked, folder=VERIFIED)
+        _check(results, servers)
+        _throughput(results, servers)
+        _memory(results, servers, large)
+    with running(first_byte_seconds=report.FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS) as servers:
+        _delays(results, servers)
+    _cold_starts(results)
+    results.calls = measure.calls()
+    return results
 
-        runs: dict[tuple[str, bool], Callable[[], Measure]] = {
-            (contestant, known): partial(measure.transfer, contestant, servers, size, known=known)
-            for contestant, known in RUNS
-        }
-        if results.skopeo_version:
-            runs["skopeo", True] = partial(measure.skopeo, servers, size)
-        say(f"throughput: {rounds} rounds of {len(runs)} contestants")
-        found = measure.interleaved(rounds, runs)
-        results.throughput = {name: measure.median(measures) for name, measures in found.items()}
 
-        say("memory: layers of three sizes")
-        sizes = {
-            (length, known): partial(measure.transfer, "s3-to-ecr", servers, length, known=known)
-            for length in sorted({min(64 * MIB, size), size, large})
-            for known in (True, False)
-        }
-        memory = measure.interleaved(min(rounds, 3), sizes)
-        results.peaks = {name: [transfer.peak_bytes for transfer in transfers] for name, transfers in memory.items()}
+def _check(results: Results, servers: Servers) -> None:
+    say("checking that every contestant brings every byte")
+    size = min(results.size, 5 * PART_SIZE + 1)
+    for contestant, known in RUNS:
+        measure.transfer(contestant, servers, size, known=known, folder=VERIFIED)
+    if results.skopeo_version:
+        measure.skopeo(servers, size, folder=VERIFIED)
 
-    say("latency: every answer delayed")
-    with running(first_byte_seconds=FIRST_BYTE_SECONDS, part_seconds=PART_SECONDS) as servers:
-        delayed = {
-            (contestant, known): partial(measure.transfer, contestant, servers, size, known=known)
-            for contestant, known in RUNS
-            if contestant != "floor"
-        }
-        waited = measure.interleaved(min(rounds, 3), delayed)
-        results.delayed = {name: measure.median(transfers).wall_seconds for name, transfers in waited.items()}
-    parts = -(-size // PART_SIZE)
-    results.delay_bound = max(parts * PART_SECONDS, parts * FIRST_BYTE_SECONDS)
 
+def _throughput(results: Results, servers: Servers) -> None:
+    runs: dict[tuple[str, bool], Callable[[], Measure]] = {
+        (contestant, known): partial(measure.transfer, contestant, servers, results.size, known=known)
+        for contestant, known in RUNS
+    }
+    if results.skopeo_version:
+        runs["skopeo", True] = partial(measure.skopeo, servers, results.size)
+    say(f"throughput: {results.rounds} rounds of {len(runs)} contestants")
+    found = measure.interleaved(results.rounds, runs)
+    results.throughput = {run: measure.median(transfers) for run, transfers in found.items()}
+    results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
+
+
+def _memory(results: Results, servers: Servers, large: int) -> None:
+    say("memory: layers of three sizes")
+    runs = {
+        (size, known): partial(measure.transfer, "s3-to-ecr", servers, size, known=known)
+        for size in sorted({min(64 * MIB, results.size), results.size, large})
+        for known in (True, False)
+    }
+    found = measure.interleaved(results.few_rounds, runs)
+    results.memory = {run: measure.median(transfers) for run, transfers in found.items()}
+    results.note_peaks(transfer for transfers in found.values() for transfer in transfers)
+
+
+def _delays(results: Results, servers: Servers) -> None:
+    say("waiting: every answer delayed")
+    runs = {
+        (contestant, known): partial(measure.transfer, contestant, servers, results.size, known=known)
+        for contestant, known in RUNS
+        if contestant != "floor"
+    }
+    found = measure.interleaved(results.few_rounds, runs)
+    results.delayed = {run: measure.median(transfers) for run, transfers in found.items()}
+    results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
+
+
+def _cold_starts(results: Results) -> None:
     say("cold start")
-    measure.cold_start()  # the first import compiles the modules
     queue = {"QUEUE_URL": "https://queue"}
-    starts: dict[str, Callable[[], float]] = {
+    starts: dict[str, Callable[..., float]] = {
         "boto3": measure.cold_start_of_boto3,
         "s3-to-ecr": measure.cold_start,
         "s3-to-ecr with a queue": partial(measure.cold_start, **queue),
     }
-    started = measure.interleaved(3 * rounds, starts)
-    results.cold_starts = {name: statistics.median(seconds) for name, seconds in started.items()}
+    measure.interleaved(1, starts)  # the first import compiles the modules
+    found = measure.interleaved(3 * results.rounds, starts)
+    results.cold_starts = {name: statistics.median(seconds) for name, seconds in found.items()}
+    compiling = {name: partial(start, **measure.WITHOUT_BYTECODE) for name, start in starts.items()}
+    found = measure.interleaved(results.few_rounds, compiling)
+    results.cold_starts_compiling = {name: statistics.median(seconds) for name, seconds in found.items()}
     results.imports = measure.import_seconds(**queue)
-    results.calls = measure.calls()
-    return results
 
 
 def say(what: str) -> None:

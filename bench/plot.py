@@ -30,7 +30,7 @@ def draw(results: Results, file: Path) -> None:
         _bars(cpu, {name: results.cpu_per_gib(name[0], known=name[1]) for name in shown}, "CPU seconds a GiB", "{:.1f}")
         peaks = {name: results.throughput[name].peak_bytes / 1e6 for name in shown}
         _bars(memory, peaks, "peak memory, MB", "{:.0f}")
-        walls = {name: results.delayed[name] for name in _LABELS if name in results.delayed}
+        walls = {name: results.delayed[name].wall_seconds for name in _LABELS if name in results.delayed}
         _bars(waiting, walls, "seconds a layer, with delays\n(dashed: ECR's delays alone)", "{:.1f}")
         waiting.axvline(results.delay_bound, color=_BOUND, linestyle="--", linewidth=1)
         figure.savefig(file, metadata={"Date": None})
