@@ -162,10 +162,12 @@ def read_ahead(
 ) -> Generator[P]:
     """The parts of `blob` that begin at `starts`, in order, each written in full into what `begin` made for it.
 
-    `begin` gets a part's first byte, its length, and a part that is done with, whose memory is free to be used again.
-    While the caller uses one part, the next ones are read in threads, `most` parts being in memory at a time: asking
-    for the next part gives this one away. All bytes go through the `running_digest`, if there is one. Close the
-    generator to end early; nothing is left running after it, however it ends. Raises as `Blob.read`.
+    All have `starts.step` bytes, but for the blob's last. `begin` gets a part's first byte, its length, and a part that
+    is done with, whose memory is free to be used again. While the caller uses one part, the next ones are read in
+    threads, `most` parts being in memory at a time: asking for the next part gives this one away. All bytes go through
+    the `running_digest`, if there is one. Raises as `Blob.read`.
+
+    Close the generator to end early. However it ends, nothing is left running: it waits for the chunks under way.
     """
     stopped = threading.Event()
 

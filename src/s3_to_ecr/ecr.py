@@ -5,6 +5,7 @@ Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's serv
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Mapping
@@ -119,8 +120,9 @@ def _resized(body: bytearray, size: int) -> bytearray:
         del body[size:]
         body.extend(bytes(size - len(body)))
     except BufferError:
-        # The traceback of a TLS connection that broke while it was sent still holds on to it, though botocore has sent
-        # it again since. Until that is garbage, this memory has its size.
+        # A TLS connection broke while the body was sent. botocore has sent it again since, but the traceback holds on
+        # to it, in a cycle: that has to go, or the memory would stay.
+        gc.collect()
         return bytearray(size)
     return body
 

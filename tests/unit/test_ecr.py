@@ -184,7 +184,9 @@ class Recorded:
     """A client whose requests are recorded."""
 
     def __init__(self) -> None:
-        self.client = boto3.client("ecr", region_name="eu-central-1")
+        # In Lambda, credentials come with a token.
+        session = boto3.Session("test", "test", "token", region_name="eu-central-1")
+        self.client = session.client("ecr")
         self.wire = Wire(self.client)
 
 
@@ -197,7 +199,7 @@ def assert_is_signed(request: Sent) -> None:
     names = signed.removeprefix("SignedHeaders=").split(";")
     assert algorithm == "AWS4-HMAC-SHA256"
     assert credential.endswith("/eu-central-1/ecr/aws4_request")
-    assert {"host", "content-type", "x-amz-date", "x-amz-target"} <= set(names)
+    assert {"host", "content-type", "x-amz-date", "x-amz-security-token", "x-amz-target"} <= set(names)
 
     again = AWSRequest(request.method, request.url, data=request.body)
     for name in names:
