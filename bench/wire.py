@@ -137,8 +137,8 @@ class Connection:
 class Content:
     """Bytes of any size, out of one random block that lies in memory as a file, for `sendfile`."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._block = random.Random(seed).randbytes(_BLOCK_BYTES)  # noqa: S311 (nobody's secret)
+    def __init__(self) -> None:
+        self._block = random.Random(0).randbytes(_BLOCK_BYTES)  # noqa: S311 (nobody's secret)
         self._file = os.memfd_create("content")
         os.write(self._file, self._block)
 
