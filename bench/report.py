@@ -69,6 +69,12 @@ class Results:
         """CPU seconds a GiB."""
         return self.throughput[name, known].cpu_seconds * GIB / self.size
 
+    def figures(self, name: str, *, known: bool) -> tuple[str, str, str]:
+        """CPU and wall seconds a GiB, and the peak in MB, to be read."""
+        measured = self.throughput[name, known]
+        wall = measured.wall_seconds * GIB / self.size
+        return f"{self.cpu_per_gib(name, known=known):.2f}", f"{wall:.2f}", f"{measured.peak_bytes / 1e6:.0f}"
+
 
 def markdown(results: Results) -> str:
     """All of RESULTS.md."""
@@ -134,17 +140,11 @@ def _throughput(results: Results) -> str:
 Seconds a GiB, from the first call to the last, with nothing to wait for. Medians of {results.rounds} rounds."""
     for known in (True, False):
         floor = results.throughput["floor", known]
-        rows = [
-            (
-                NAMES[name],
-                f"{measured.cpu_seconds * GIB / results.size:.2f}",
-                f"{measured.cpu_seconds / floor.cpu_seconds:.2f}",
-                f"{measured.wall_seconds * GIB / results.size:.2f}",
-                f"{measured.peak_bytes / 1e6:.0f}",
-            )
-            for (name, is_known), measured in results.throughput.items()
-            if is_known == known and name != "skopeo"
-        ]
+        rows = []
+        for (name, is_known), measured in results.throughput.items():
+            if is_known == known and name != "skopeo":
+                cpu, wall, peak = results.figures(name, known=known)
+                rows.append((NAMES[name], cpu, f"{measured.cpu_seconds / floor.cpu_seconds:.2f}", wall, peak))
         title = "Digest known from the key, for ECR to verify" if known else "Digest computed on the way"
         text += f"\n\n{title}:\n\n" + table(("", "CPU s", "times the floor's", "wall s", "peak MB"), rows)
     return text
@@ -195,9 +195,8 @@ def _cold_start(results: Results) -> str:
             ("s3-to-ecr with a queue", f"{NAMES['s3-to-ecr']}, for events from SQS, as the template has it"),
         ]
     ]
-    imports = [
-        (group, f"{1000 * seconds:.0f}") for group, seconds in sorted(results.imports.items(), key=_largest_first)
-    ]
+    largest_first = sorted(results.imports.items(), key=lambda group: -group[1])
+    imports = [(group, f"{1000 * seconds:.0f}") for group, seconds in largest_first]
     text = f"""## Cold start
 
 To have imported everything and made the clients, in a new process. *Compiling* is without compiled modules, as Lambda
@@ -208,10 +207,6 @@ has it from `sam build`. Medians of {3 * results.rounds} rounds, compiling of {r
         "Whose modules take how much of that, by `python -X importtime`, which takes its own time, too:\n\n"
         + table(("modules", "ms"), imports)
     )
-
-
-def _largest_first(group: tuple[str, float]) -> float:
-    return -group[1]
 
 
 def _calls(results: Results) -> str:
@@ -232,19 +227,10 @@ def _operations(calls: Iterable[str], service: str) -> str:
 def _skopeo(results: Results) -> str:
     if not results.skopeo_version:
         return "## skopeo\n\nNot installed where this ran."
-    contestants = [
-        (NAMES["s3-to-ecr"], results.throughput["s3-to-ecr", True]),
-        (f"{NAMES['s3-to-ecr']}, digest computed", results.throughput["s3-to-ecr", False]),
-        (NAMES["skopeo"], results.throughput["skopeo", True]),
-    ]
     rows = [
-        (
-            name,
-            f"{measured.cpu_seconds * GIB / results.size:.2f}",
-            f"{measured.wall_seconds * GIB / results.size:.2f}",
-            f"{measured.peak_bytes / 1e6:.0f}",
-        )
-        for name, measured in contestants
+        (NAMES["s3-to-ecr"], *results.figures("s3-to-ecr", known=True)),
+        (f"{NAMES['s3-to-ecr']}, digest computed", *results.figures("s3-to-ecr", known=False)),
+        (NAMES["skopeo"], *results.figures("skopeo", known=True)),
     ]
     text = f"""## skopeo
 

@@ -13,15 +13,14 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _REPOSITORY_NAME_LENGTH = range(2, 256 + 1)
 
-
-class SettingsError(ValueError):
-    """The deployment itself is misconfigured. Raised while the function starts, before any event."""
-
-
 _MIB = 1024 * 1024
 
 # The template's, for where the code runs without Lambda to say.
 _DEFAULT_MEMORY_MIB = 1024
+
+
+class SettingsError(ValueError):
+    """The deployment itself is misconfigured. Raised while the function starts, before any event."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def outcomes(**by_name: Outcome) -> Mirror:
     return lambda notification: by_name[str(notification)]
 
 
+def queue(sqs: SQSClient, mirror: Mirror, settings: Settings = SETTINGS) -> WorkQueue:
+    return WorkQueue(lambda: sqs, settings, mirror)
+
+
 def failures_of(answer: Any) -> list[str]:
     return [item["itemIdentifier"] for item in answer["batchItemFailures"]]
 
@@ -79,9 +83,7 @@ def expect_report(stub: Stubber, body: str, **attributes: str) -> None:
 
 def test_messages_that_are_done_are_not_named_in_the_answer(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
-    answer = WorkQueue(lambda: sqs, SETTINGS, always()).process(
-        {"Records": [sqs_message("{}", 1), sqs_message("{}", 2)]}
-    )
+    answer = queue(sqs, always()).process({"Records": [sqs_message("{}", 1), sqs_message("{}", 2)]})
 
     assert answer == {"batchItemFailures": []}
 
@@ -91,16 +93,14 @@ def test_only_the_message_that_failed_comes_back(sqs: SQSClient, stub: Stubber) 
     mirror = outcomes(one=Outcome([], []), two=Outcome([], [failed(ServiceUnavailable("down"))]), three=Outcome([], []))
     records = [sqs_message(f'"{name}"', number) for number, name in enumerate(["one", "two", "three"], 1)]
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": records})) == ["message-2"]
+    assert failures_of(queue(sqs, mirror).process({"Records": records})) == ["message-2"]
 
 
 def test_that_all_messages_failed_is_no_exception(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == [
-        "message-1"
-    ]
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 @pytest.mark.parametrize(("received", "seconds"), [(1, 30), (2, 60), (3, 120), (5, 480), (6, 900), (50, 900)])
@@ -108,33 +108,27 @@ def test_a_message_waits_longer_each_time(sqs: SQSClient, stub: Stubber, receive
     expect_visibility(stub, "receipt-1", seconds)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}", received=received)]})
+    queue(sqs, mirror).process({"Records": [sqs_message("{}", received=received)]})
 
 
 def test_a_message_out_of_time_comes_back_at_once(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
 
-    WorkQueue(lambda: sqs, SETTINGS, always(failed(OutOfTime("later")))).process(
-        {"Records": [sqs_message("{}", received=9)]}
-    )
+    queue(sqs, always(failed(OutOfTime("later")))).process({"Records": [sqs_message("{}", received=9)]})
 
 
 def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("change_message_visibility", "ServiceUnavailable", http_status_code=503)
     mirror = always(failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == [
-        "message-1"
-    ]
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_an_unexpected_error_puts_the_message_back_as_any_other(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(KeyError("a bug")))
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == [
-        "message-1"
-    ]
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_a_message_without_attributes_stands_in_no_others_way(sqs: SQSClient, stub: Stubber) -> None:
@@ -143,7 +137,7 @@ def test_a_message_without_attributes_stands_in_no_others_way(sqs: SQSClient, st
     bare = {name: value for name, value in sqs_message("{}").items() if name != "attributes"}
     mirror = always(failed(ServiceUnavailable("down")))
 
-    answer = WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [bare, sqs_message("{}", 2)]})
+    answer = queue(sqs, mirror).process({"Records": [bare, sqs_message("{}", 2)]})
     assert failures_of(answer) == ["message-1", "message-2"]
 
 
@@ -158,9 +152,7 @@ def test_a_rejected_object_is_reported_with_its_reason_and_consumed(sqs: SQSClie
     )
     mirror = always(failed(EmptyBlob("no bytes")))
 
-    assert WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]}) == {
-        "batchItemFailures": []
-    }
+    assert queue(sqs, mirror).process({"Records": [sqs_message("{}")]}) == {"batchItemFailures": []}
 
 
 def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub: Stubber) -> None:
@@ -173,9 +165,7 @@ def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub:
         Key="(unknown)",
     )
 
-    assert WorkQueue(lambda: sqs, SETTINGS, always()).process({"Records": [sqs_message("hello")]}) == {
-        "batchItemFailures": []
-    }
+    assert queue(sqs, always()).process({"Records": [sqs_message("hello")]}) == {"batchItemFailures": []}
 
 
 def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, stub: Stubber) -> None:
@@ -186,18 +176,14 @@ def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, 
         )
     mirror = always(failed(EmptyBlob("no bytes")), failed(EmptyBlob("no bytes"), eventbridge))
 
-    assert WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]}) == {
-        "batchItemFailures": []
-    }
+    assert queue(sqs, mirror).process({"Records": [sqs_message("{}")]}) == {"batchItemFailures": []}
 
 
 def test_nothing_is_reported_while_a_record_of_the_message_has_to_wait(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(EmptyBlob("no bytes")), failed(ServiceUnavailable("down")))
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == [
-        "message-1"
-    ]
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_a_report_that_cannot_be_sent_keeps_the_sqs_message(sqs: SQSClient, stub: Stubber) -> None:
@@ -205,15 +191,12 @@ def test_a_report_that_cannot_be_sent_keeps_the_sqs_message(sqs: SQSClient, stub
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(EmptyBlob("no bytes")))
 
-    assert failures_of(WorkQueue(lambda: sqs, SETTINGS, mirror).process({"Records": [sqs_message("{}")]})) == [
-        "message-1"
-    ]
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
 
 def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
-    queue = WorkQueue(
-        lambda: sqs, Settings("state", queue_url="https://sqs/work"), always(failed(EmptyBlob("no bytes")))
-    )
+    settings = Settings("state", queue_url="https://sqs/work")
+    mirror = always(failed(EmptyBlob("no bytes")))
 
-    assert failures_of(queue.process({"Records": [sqs_message("{}")]})) == ["message-1"]
+    assert failures_of(queue(sqs, mirror, settings).process({"Records": [sqs_message("{}")]})) == ["message-1"]
