@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -94,7 +95,7 @@ def running(port: int = 0) -> Iterator[Stack]:
     # The server must not be led to itself, nor to the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(Path(__file__).parent / "moto_server.py"), "-H", "127.0.0.1", "-p", str(port)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -136,7 +137,7 @@ def _create(endpoint: str) -> Stack:
     create_state_table(bare.dynamodb, TABLE)
     bare.ecr.create_repository(repositoryName=REPOSITORY)
     dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
-    redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 12})
+    redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 100})
     queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
     bare.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     bare.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})

@@ -37,6 +37,11 @@ class Faults:
         with self._lock:
             self._waiting += [(operation, nth + i, fault) for i in range(times)]
 
+    def rest(self) -> None:
+        """Forgets the faults that are waiting."""
+        with self._lock:
+            self._waiting.clear()
+
     def take(self, operation: str) -> Fault | None:
         """The fault for this call of the operation, if one is due."""
         with self._lock:
@@ -50,6 +55,8 @@ class QuietHandler(BaseHTTPRequestHandler):
     """HTTP/1.1 with connections kept, no log."""
 
     protocol_version = "HTTP/1.1"
+    # Headers and body are two writes, and the second would wait 40 ms for the first one's receipt.
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
         pass

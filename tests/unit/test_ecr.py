@@ -308,10 +308,10 @@ def test_layers_are_uploaded_side_by_side(strict_ecr: EcrDouble) -> None:
     strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     client = boto3.client("ecr", endpoint_url=strict_ecr.url)
     registry = Registry(client)
-    # No call may go on before another one has had its part set aside, too: they have to meet between the two.
-    meeting = threading.Barrier(2)
-    client.meta.events.register_first("before-call.ecr.UploadLayerPart", lambda **_: _meet(meeting))
     layers = [bytes([number]) * 20_000 for number in range(8)]
+    # No call may go on before the others have had their parts set aside, too: they have to meet between the two.
+    meeting = threading.Barrier(len(layers))
+    client.meta.events.register_first("before-call.ecr.UploadLayerPart", lambda **_: _meet(meeting))
     digests: list[Any] = [None] * len(layers)
 
     def put(number: int) -> None:
