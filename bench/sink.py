@@ -1,4 +1,4 @@
-"""An ECR to write to, with the DynamoDB that the function asks for its records. For skopeo also a registry."""
+"""An ECR to write to, with the DynamoDB that the function keeps its state in. For skopeo also a registry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 class Sink:
-    """ECR's layer API, with the DynamoDB that the function asks for its idempotency records; also a registry."""
+    """ECR's layer API, with the DynamoDB that the function keeps its state in; also a registry."""
 
     def __init__(self, part_seconds: float) -> None:
         self._part_seconds = part_seconds
@@ -74,7 +74,7 @@ class Sink:
                 if upload.verified and digest != f"sha256:{upload.sha256.hexdigest()}":
                     raise Refused(f"InvalidLayerException: the layer does not have the digest {digest}")
                 return {"uploadId": members["uploadId"], "layerDigest": digest}
-        return {}  # DynamoDB: nothing was there before, and everything is taken
+        return {"Attributes": {"taken": {"N": "1"}}}  # DynamoDB: nothing was there before, and everything is taken
 
     def _upload_part(self, length: int, connection: Connection) -> dict[str, Any]:
         began = time.monotonic()

@@ -3,7 +3,8 @@
     an event ─► its records ─► one object each ─► a job by its key ─► a layer in ECR
 
 S3 and EventBridge events are answered with the results and fail if any record failed; SQS events with the messages to
-deliver again. A record's failure never stops the others. Runs as `handler.lambda_handler`.
+deliver again; S3 Batch Operations with what became of each task. A record's failure never stops the others. Runs as
+`handler.lambda_handler`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from s3_to_ecr import events
+from s3_to_ecr import batch_operations, events
 from s3_to_ecr.aws import CLIENT_CONFIG, S3_CONFIG
-from s3_to_ecr.content import Blob, open_blob
-from s3_to_ecr.ecr import LayerAvailability, Registry
-from s3_to_ecr.errors import MalformedEvent, RepositoryMissing, ServiceUnavailable, concerning
+from s3_to_ecr.content import open_blob
+from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr import Registry
+from s3_to_ecr.errors import MalformedEvent, S3ToEcrError, Unexpected, concerning
 from s3_to_ecr.events import ObjectCreated, OtherEvent
 from s3_to_ecr.jobs import Failure, Ignore, Outcome, Result, UploadLayer
-from s3_to_ecr.layer_upload import upload_layer
+from s3_to_ecr.layer_mirror import LayerMirror
 from s3_to_ecr.layouts import route
+from s3_to_ecr.ledger import Ledger
 from s3_to_ecr.once import Once
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry import logger, metrics, object_context, record_result, report
@@ -43,7 +46,10 @@ ecr = boto3.client("ecr", config=CLIENT_CONFIG)
 dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
 sqs = functools.cache(lambda: boto3.client("sqs", config=CLIENT_CONFIG))  # only for messages that fail
 registry = Registry(ecr, settings.registry_id)
+ledger = Ledger(dynamodb, settings.state_table)
 once = Once(dynamodb, settings.state_table)
+deadline = Deadline()
+layers = LayerMirror(registry, ledger, once, deadline, settings)
 gc.freeze()
 gc.enable()
 
@@ -51,11 +57,13 @@ gc.enable()
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answers an S3 notification, an EventBridge event, or an SQS batch of either, as the contract says."""
-    once.begin(context)
-    if events.is_sqs(event):
-        return dict(work_queue().process(event))
+    """Answers an S3 notification, an EventBridge event, an SQS batch of either, or an S3 Batch Operations job."""
+    deadline.begin(context)
     try:
+        if events.is_sqs(event):
+            return dict(work_queue().process(event))
+        if events.is_batch_operations(event):
+            return batch_operations.answer(event, attempt)
         outcome = mirror_all(event)
     except MalformedEvent as error:
         report(error)
@@ -75,13 +83,25 @@ def mirror_all(notification: object) -> Outcome:
     records = events.records(notification)
     metrics.add_metric("Records", "Count", len(records))
     for record in records:
-        with object_context():
-            try:
-                outcome.results.append(mirror(record))
-            except Exception as error:  # noqa: BLE001 (the boundary between objects: told now, raised last)
-                report(error)
-                outcome.failures.append(Failure(record, error))
+        match attempt(record):
+            case Failure() as failure:
+                outcome.failures.append(failure)
+            case result:
+                outcome.results.append(result)
     return outcome
+
+
+def attempt(record: dict[str, Any]) -> Result | Failure:
+    """Mirrors one record, and whatever comes of it, lets the others go on."""
+    with object_context():
+        try:
+            return mirror(record)
+        except S3ToEcrError as error:
+            failed = error
+        except Exception as error:  # noqa: BLE001 (the boundary between objects)
+            failed = Unexpected(error)
+        report(failed)
+        return Failure(record, failed)
 
 
 def mirror(record: dict[str, Any]) -> Result:
@@ -107,78 +127,15 @@ def ignored(created: ObjectCreated | OtherEvent, reason: str) -> Result:
 
 
 def upload(created: ObjectCreated, job: UploadLayer) -> Result:
-    """Uploads the object as a layer, once for every write to S3, unless ECR has it already."""
+    """Brings the object into ECR as a layer."""
     logger.append_keys(repository=job.repository)
     if job.digest:
         logger.append_keys(digest=job.digest)
+    deadline.require("this object")
     started = time.monotonic()
-    blob = open_blob(s3, created)
-    if job.digest and is_available(job.repository, job.digest):
-        # A repeat, or a layer that came another way: known with one call, and none to the state table.
-        result = layer_result(blob, job, job.digest, skipped_because="ECR has the layer")
-    else:
-        identity = {
-            "bucket": blob.bucket,
-            "key": blob.key,
-            "version_id": blob.version_id,
-            "etag": blob.etag,
-            "sequencer": created.sequencer,
-            "registry": settings.registry_id,
-            "repository": job.repository,
-        }
-        result = once.run(identity, lambda: upload_blob(blob, job), is_in_ecr)
+    result = layers.upload(open_blob(s3, created), job, created.sequencer)
     record_result(result, time.monotonic() - started)
     return result
-
-
-def upload_blob(blob: Blob, job: UploadLayer) -> Result:
-    """Uploads the blob, into a repository made for it if need be and allowed."""
-    try:
-        digest = upload_layer(registry, blob, job.repository, job.digest, settings.memory)
-    except RepositoryMissing:
-        if not settings.create_repositories:
-            raise
-        logger.info("Creating the repository")
-        registry.create_repository(job.repository)
-        try:
-            digest = upload_layer(registry, blob, job.repository, job.digest, settings.memory)
-        except RepositoryMissing as error:
-            raise ServiceUnavailable(f"ECR has just made the repository and does not know it yet: {error}") from error
-    return layer_result(blob, job, digest)
-
-
-def layer_result(blob: Blob, job: UploadLayer, digest: str, skipped_because: str | None = None) -> Result:
-    """The answer for a layer that was uploaded; or skipped, for a reason."""
-    return Result(
-        bucket=blob.bucket,
-        key=blob.key,
-        action="skipped" if skipped_because else "uploaded",
-        repository=job.repository,
-        digest=digest,
-        size=blob.size,
-        reason=skipped_because,
-    )
-
-
-def is_available(repository: str, digest: str) -> bool:
-    """Whether ECR has the layer to be pulled, so that nothing is to be done."""
-    availability = layer_availability(repository, digest)
-    if availability == "ARCHIVED":
-        logger.warning("ECR has the layer archived; if uploading it is not enough, restore an image that uses it")
-    return availability == "AVAILABLE"
-
-
-def is_in_ecr(result: Result) -> bool:
-    """Whether the layer of an earlier result is still where it was put."""
-    return layer_availability(str(result["repository"]), str(result["digest"])) != "UNAVAILABLE"
-
-
-def layer_availability(repository: str, digest: str) -> LayerAvailability:
-    """What ECR has of a layer: nothing, where the repository itself is missing."""
-    try:
-        return registry.layer_availability(repository, digest)
-    except RepositoryMissing:
-        return "UNAVAILABLE"
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from botocore.stub import Stubber
 from local.invocation import Invocation
 from local.stack import REGION, Stack, create_state_table, running
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import Gremlin
 from tests.doubles.s3 import S3Double
 
 if TYPE_CHECKING:
@@ -147,6 +148,33 @@ def strict_ecr() -> Iterator[EcrDouble]:
 def s3_double() -> Iterator[S3Double]:
     with S3Double().running() as double:
         yield double
+
+
+@pytest.fixture
+def doubled(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
+    """The environment of a function between the two doubles, with a state table of its own on the stack."""
+    return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
+
+
+@pytest.fixture
+def small_parts(strict_ecr: EcrDouble) -> int:
+    """Lets the strict ECR want parts of that many bytes, so that a layer of many parts is soon made."""
+    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
+    return 1000
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK waits between its attempts; a test need not."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+
+
+@pytest.fixture
+def gremlin(handler: Any) -> Iterator[Gremlin]:
+    """Sits in the clients of the test's `handler`."""
+    gremlin = Gremlin(handler)
+    yield gremlin
+    gremlin.close()
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 from s3_to_ecr.aws import Codes, translated
+from s3_to_ecr.deadline import Pace
 from s3_to_ecr.errors import (
     AccessDenied,
     ObjectArchived,
     ObjectChanged,
     ObjectMissing,
+    OutOfTime,
     RequestRefused,
     ServiceUnavailable,
     TransferCorrupted,
@@ -40,6 +42,8 @@ _GONE = "It was deleted since the event, or the event names another object."
 _CHANGED = "The object is not the one of the event any more; its newer version has an event of its own."
 _ODD = "The event's bucket, key or version is not one that S3 can have."
 _ARCHIVED = "Restore the object from its archive, then send the event again."
+
+_LATE = "the invocation is about to end, and S3 has not sent the next part yet."
 
 _CODES: Codes = {
     "AccessDenied": (AccessDenied, _DENIED),
@@ -81,6 +85,17 @@ class Blob:
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def is_one_version(self) -> bool:
+        """Whether S3 keeps the object under a version's id, which no other write to the key will have."""
+        return "VersionId" in _pin(self.version_id, self.etag)
+
+    @property
+    def identity(self) -> str:
+        """What tells the object's bytes from all others, whoever announced them."""
+        [(kind, value)] = _pin(self.version_id, self.etag).items()
+        return f"{kind} {value} of {self.uri}"
 
     def read(self, first: int, length: int) -> Generator[bytes]:
         """Exactly `length` bytes from byte `first` of the blob on, in chunks of any size.
@@ -130,19 +145,19 @@ class Blob:
 
 
 class RunningDigest:
-    """The SHA-256 of a blob, fed with its bytes in order; those that come again, from an earlier one on, count once."""
+    """The SHA-256 of a blob's first `length` bytes, fed in order; those that come again count once."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
-        self._length = 0
+        self.length = 0
 
     def update(self, first: int, chunk: bytes) -> None:
         """Counts the bytes of `chunk`, which begins at byte `first` of the blob. Raises `ValueError` at a gap."""
-        if first > self._length:
-            raise ValueError(f"byte {first} came after {self._length}")
-        fresh = memoryview(chunk)[self._length - first :]
+        if first > self.length:
+            raise ValueError(f"byte {first} came after {self.length}")
+        fresh = memoryview(chunk)[self.length - first :]
         self._sha256.update(fresh)
-        self._length += len(fresh)
+        self.length += len(fresh)
 
     def __str__(self) -> str:
         return f"sha256:{self._sha256.hexdigest()}"
@@ -158,16 +173,24 @@ P = TypeVar("P", bound=Part)
 
 
 def read_ahead(
-    blob: Blob, starts: range, begin: Callable[[int, int, P | None], P], running_digest: RunningDigest | None, most: int
+    blob: Blob,
+    starts: range,
+    begin: Callable[[int, int, P | None], P],
+    running_digest: RunningDigest | None,
+    most: int,
+    pace: Pace,
 ) -> Generator[P]:
     """The parts of `blob` that begin at `starts`, in order, each written in full into what `begin` made for it.
 
     All have `starts.step` bytes, but for the blob's last. `begin` gets a part's first byte, its length, and a part that
     is done with, whose memory is free to be used again. While the caller uses one part, the next ones are read in
     threads, `most` parts being in memory at a time: asking for the next part gives this one away. All bytes go through
-    the `running_digest`, if there is one. Raises as `Blob.read`.
+    the `running_digest`, if there is one. Raises as `Blob.read`; and `OutOfTime`, when a part has to be waited for
+    longer than the `pace` of what is done with parts allows.
 
-    Close the generator to end early. However it ends, nothing is left running: it waits for the chunks under way.
+    Close the generator to end early. It leaves nothing running: it waits for the chunks under way. Only if the
+    invocation would end meanwhile it raises `OutOfTime` instead, and those threads end with what S3 says, or does not
+    say, to the request that they are in; of what they read then nothing is used.
     """
     stopped = threading.Event()
 
@@ -190,19 +213,30 @@ def read_ahead(
     waiting = iter(starts)
     reading: deque[Future[P]] = deque()
     free: deque[P | None] = deque([None] * most)
-    with ThreadPoolExecutor(max_workers=most, thread_name_prefix="read-ahead") as threads:
-        try:
-            while True:
-                while free and (first := next(waiting, None)) is not None:
-                    before = reading[-1] if reading else None
-                    reading.append(threads.submit(fill, first, free.popleft(), before))
-                if not reading:
-                    return
-                part = reading.popleft().result()
-                yield part
-                free.append(part)
-        finally:
-            stopped.set()
+    threads = ThreadPoolExecutor(max_workers=most, thread_name_prefix="read-ahead")
+    try:
+        while True:
+            while free and (first := next(waiting, None)) is not None:
+                before = reading[-1] if reading else None
+                reading.append(threads.submit(fill, first, free.popleft(), before))
+            if not reading:
+                return
+            if wait([reading[0]], pace.seconds_to_wait()).not_done:
+                raise OutOfTime(_LATE)
+            part = reading.popleft().result()
+            yield part
+            free.append(part)
+    finally:
+        stopped.set()
+        _shut_down(threads, reading, pace.deadline.seconds_to_spare())
+
+
+def _shut_down(threads: ThreadPoolExecutor, reading: Iterable[Future[Any]], seconds: float) -> None:
+    """Waits for what is being read to end; raises `OutOfTime` after so many seconds."""
+    unfinished = wait(reading, seconds).not_done
+    threads.shutdown(wait=not unfinished)
+    if unfinished:
+        raise OutOfTime(_LATE)
 
 
 def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
@@ -213,6 +247,7 @@ def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
             head = s3.head_object(Bucket=created.bucket, Key=created.key, **_pin(version_id, etag))
         size = head["ContentLength"]
         etag = head["ETag"].strip('"')
+        version_id = head.get("VersionId", version_id)
     return Blob(s3, created.bucket, created.key, version_id, etag, size, object_size=size)
 
 

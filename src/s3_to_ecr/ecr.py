@@ -129,7 +129,10 @@ def _resized(body: bytearray, size: int) -> bytearray:
 
 @dataclass(frozen=True)
 class PartReceipt:
-    """What ECR holds after a part. `last_byte` is inclusive, -1 for none; `resends` counts the SDK's own retries."""
+    """What ECR holds after a part. `last_byte` is inclusive, -1 for none.
+
+    `resends` is how often the part was sent again: by the SDK's own retries, or since another invocation had sent it.
+    """
 
     last_byte: int
     resends: int
@@ -184,13 +187,14 @@ class Registry:
                     **part.members,
                     layerPartBlob=cast("Any", part),
                 )
-                last_byte = answer["lastByteReceived"]
+                last_byte, sent_before = answer["lastByteReceived"], False
             except ClientError as error:
                 answer = cast("Mapping[str, Any]", error.response)  # with the members of the modelled exception
                 if answer["Error"]["Code"] != "InvalidLayerPartException" or "lastValidByteReceived" not in answer:
                     raise
                 last_byte = answer["lastValidByteReceived"]
-        return PartReceipt(last_byte, answer["ResponseMetadata"]["RetryAttempts"])
+                sent_before = last_byte >= part.end - 1
+        return PartReceipt(last_byte, max(answer["ResponseMetadata"]["RetryAttempts"], sent_before))
 
     def complete(self, upload: LayerUpload, digest: str) -> str:
         """CompleteLayerUpload. Returns the layer's digest as ECR sees it.

@@ -21,10 +21,11 @@ S3ToEcrError
 └── RetryLater                 may work later: goes back on the queue
     ├── OutOfTime              the invocation ends before the layer does; progress is saved
     ├── BlobsMissing           blobs that the manifest names are not there yet
-    ├── UploadInProgress       another invocation is at work on the same object
+    ├── UploadInProgress       another invocation is uploading the same layer
     ├── UploadLost             ECR forgot the upload, or stopped taking its parts
     ├── TransferCorrupted      ECR received other bytes than S3 sent
-    └── ServiceUnavailable     throttling or an outage, past the SDK's own retries
+    ├── ServiceUnavailable     throttling or an outage, past the SDK's own retries
+    └── Unexpected             a mistake of this program, or an answer that nobody has thought of
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class RetryLater(S3ToEcrError):
 
 
 class OutOfTime(RetryLater):
-    """The invocation is about to end."""
+    """The invocation is about to end. `got_on` says that the next one will be nearer to the end of the layer."""
+
+    got_on = True
 
 
 class BlobsMissing(RetryLater):
@@ -127,7 +130,7 @@ class BlobsMissing(RetryLater):
 
 
 class UploadInProgress(RetryLater):
-    """Another invocation is uploading this object."""
+    """Another invocation is uploading this layer."""
 
 
 class UploadLost(RetryLater):
@@ -142,11 +145,23 @@ class ServiceUnavailable(RetryLater):
     """AWS throttled the call, failed or could not be reached."""
 
 
+class Unexpected(RetryLater):
+    """An error outside this tree. It is the cause of this one, and its stack trace is in the log."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"an error that nobody expected, {type(error).__name__}: {error}")
+        self.__cause__ = error
+
+
 @contextmanager
 def concerning(bucket: str, key: str) -> Iterator[None]:
-    """Writes into every error of ours which object it is about."""
+    """Writes into every error which object it is about; one outside the tree comes out as `Unexpected`."""
     try:
         yield
     except S3ToEcrError as error:
         error.bucket, error.key = bucket, key
         raise
+    except Exception as error:
+        unexpected = Unexpected(error)
+        unexpected.bucket, unexpected.key = bucket, key
+        raise unexpected from error

@@ -1,8 +1,8 @@
 """One shape for what S3 says, whoever carried it.
 
 A carrier's event holds *records*, one an object: of a notification sent by S3 itself (directly, or as the body of an
-SQS message) each member of `Records`; of EventBridge the event itself. `records` finds them, `object_created` reads
-one, so that a record that cannot be read stands in no other's way.
+SQS message) each member of `Records`; of EventBridge the event itself; of S3 Batch Operations each of its `tasks`.
+`records` finds them, `object_created` reads one, so that a record that cannot be read stands in no other's way.
 """
 
 from __future__ import annotations
@@ -52,12 +52,17 @@ def is_sqs(event: object) -> bool:
     return _event_source(event) == "aws:sqs"
 
 
+def is_batch_operations(event: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a job of S3 Batch Operations invoked the function."""
+    return isinstance(event, dict) and "invocationSchemaVersion" in event
+
+
 def parse_body(body: str) -> object:
     """The notification that an SQS message carries; raises `MalformedEvent` when its body is not JSON."""
     try:
         return json.loads(body)
-    except ValueError:
-        raise MalformedEvent(f"the message body is not JSON: {_excerpt(body)}") from None
+    except (ValueError, RecursionError):
+        raise MalformedEvent(f"the message body is not JSON: {_shortened(body)}") from None
 
 
 def records(notification: object) -> list[dict[str, Any]]:
@@ -72,8 +77,7 @@ def records(notification: object) -> list[dict[str, Any]]:
         if isinstance(found, list) and any(_is_s3_record(record) for record in found):
             return found
     raise MalformedEvent(
-        "expected an S3 notification or an EventBridge event of source aws.s3, "
-        f"received {_excerpt(json.dumps(notification, default=repr))}"
+        f"expected an S3 notification or an EventBridge event of source aws.s3, received {_excerpt(notification)}"
     )
 
 
@@ -83,7 +87,9 @@ def object_created(record: object) -> ObjectCreated | OtherEvent:
         return _from_eventbridge(record)
     if _is_s3_record(record):
         return _from_s3(record)
-    raise MalformedEvent(f"expected an S3 event record, received {_excerpt(json.dumps(record, default=repr))}")
+    if _is_task(record):
+        return _from_task(record)
+    raise MalformedEvent(f"expected an S3 event record, received {_excerpt(record)}")
 
 
 def as_notification(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,6 +122,12 @@ def _from_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
         return _created(bucket, key, s3_object, version_id="version-id", etag="etag")
 
 
+def _from_task(task: Mapping[str, Any]) -> ObjectCreated:
+    # Schema 1.0 has the bucket's ARN, 2.0 its name. Both form-encode the key, as S3's own manifests do.
+    bucket = _text(task, "s3Bucket") if "s3Bucket" in task else _text(task, "s3BucketArn").rpartition(":")[2]
+    return ObjectCreated(bucket, unquote_plus(_text(task, "s3Key")), version_id=_optional_text(task, "s3VersionId"))
+
+
 def _created(bucket: str, key: str, s3_object: Mapping[str, Any], *, version_id: str, etag: str) -> ObjectCreated:
     size = s3_object.get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
@@ -145,17 +157,25 @@ def _is_eventbridge(record: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(record, dict) and record.get("source") == "aws.s3" and "detail-type" in record
 
 
+def _is_task(record: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(record, dict) and "taskId" in record
+
+
 def _member(parent: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     found = parent.get(name)
     if not isinstance(found, kind):
-        raise MalformedEvent(f"the S3 event has no {name!r} where one belongs: {_excerpt(json.dumps(parent))}")
+        raise MalformedEvent(f"the S3 event has no {name!r} where one belongs: {_excerpt(parent)}")
     return found
 
 
 def _text(parent: Mapping[str, Any], name: str) -> str:
     found: str = _member(parent, name, str)
     if not found:
-        raise MalformedEvent(f"the S3 event has an empty {name!r}: {_excerpt(json.dumps(parent))}")
+        raise MalformedEvent(f"the S3 event has an empty {name!r}: {_excerpt(parent)}")
+    try:
+        found.encode()
+    except UnicodeEncodeError:  # JSON can name half a character, and no AWS API takes one
+        raise MalformedEvent(f"the S3 event's {name!r} is no text: {_excerpt(parent)}") from None
     return found
 
 
@@ -163,5 +183,12 @@ def _optional_text(parent: Mapping[str, Any], name: str) -> str | None:
     return _text(parent, name) if parent.get(name) else None
 
 
-def _excerpt(text: str) -> str:
+def _excerpt(value: object) -> str:
+    try:
+        return _shortened(json.dumps(value, default=repr))
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is nested too deeply to be shown"
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + " …"

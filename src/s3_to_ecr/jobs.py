@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from s3_to_ecr.errors import S3ToEcrError
+
 
 @dataclass(frozen=True)
 class UploadLayer:
@@ -38,7 +40,7 @@ class Failure:
     """A record that did not get a result, and why."""
 
     record: dict[str, Any]
-    error: Exception
+    error: S3ToEcrError
 
 
 @dataclass(frozen=True)

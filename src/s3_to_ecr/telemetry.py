@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from aws_lambda_powertools import Logger, Metrics
 
-from s3_to_ecr.errors import Rejected, RetryLater
+from s3_to_ecr.errors import Rejected, S3ToEcrError, Unexpected
 from s3_to_ecr.jobs import Result
 
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "s3-to-ecr")
@@ -48,15 +48,14 @@ def record_result(result: Result, seconds: float) -> None:
         metrics.add_metric("UploadSeconds", "Seconds", seconds)
 
 
-def report(error: Exception) -> None:
+def report(error: S3ToEcrError) -> None:
     """Logs and counts what stopped an object, once. Only what is nobody's to fix but ours has a stack trace."""
+    name = type(error).__name__
     match error:
         case Rejected():
-            logger.error("Rejected", error_type=type(error).__name__, reason=error.reason)
-            metrics.add_metric("Rejected", "Count", 1)
-        case RetryLater():
-            logger.warning("To be retried", error_type=type(error).__name__, reason=error.reason)
-            metrics.add_metric("RetriedLater", "Count", 1)
+            logger.error("Rejected", error_type=name, reason=error.reason)
+        case Unexpected():
+            logger.error("Unexpected error, to be retried", exc_info=error.__cause__, reason=error.reason)
         case _:
-            logger.error("Unexpected error, to be retried", exc_info=error)
-            metrics.add_metric("RetriedLater", "Count", 1)
+            logger.warning("To be retried", error_type=name, reason=error.reason)
+    metrics.add_metric("Rejected" if isinstance(error, Rejected) else "RetriedLater", "Count", 1)

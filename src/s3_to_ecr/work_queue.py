@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from s3_to_ecr import events, telemetry
 from s3_to_ecr.aws import translated
-from s3_to_ecr.errors import OutOfTime, Rejected, S3ToEcrError
+from s3_to_ecr.errors import MalformedEvent, OutOfTime, Rejected, S3ToEcrError
 from s3_to_ecr.jobs import Outcome
 from s3_to_ecr.settings import Settings
 
@@ -42,9 +42,16 @@ class WorkQueue:
         self._client = client
         self._settings = settings
         self._mirror_all = mirror_all
+        self._most_deliveries: int | None = None
 
     def process(self, event: dict[str, Any]) -> PartialItemFailureResponse:
-        """Handles every message of the event, whatever becomes of the others."""
+        """Handles every message of the event, whatever becomes of the others.
+
+        Raises `MalformedEvent` when there is a message that nobody could answer for, in an event that was made by hand.
+        """
+        for message in event["Records"]:
+            if not isinstance(message, dict) or not {"messageId", "body"} <= message.keys():
+                raise MalformedEvent("expected SQS messages, each with its messageId and body.")
         # Not an error even when all fail: the answer then names them all, and each comes back when it should.
         processor = _Processor(self._keep)
         with processor(records=event["Records"], handler=self._handle):
@@ -59,17 +66,38 @@ class WorkQueue:
             telemetry.report(error)
             self._report(record.body, error)
             return
-        rejected: list[tuple[str, Rejected]] = []
+        # The message comes back with all its records: only when none of them waits are the failed reported, once.
+        waiting = [failure.error for failure in outcome.failures if not isinstance(failure.error, Rejected)]
+        if waiting and not self._is_last_delivery(record):
+            raise min(waiting, key=lambda error: _delay_seconds(error, _deliveries(record)))
         for failure in outcome.failures:
-            # The message comes back with all its records; only when none has to wait are the rejected reported, once.
-            if not isinstance(failure.error, Rejected):
-                raise failure.error
-            rejected.append((json.dumps(events.as_notification(failure.record)), failure.error))
-        for body, rejection in rejected:
-            self._report(body, rejection)
+            given_up = not isinstance(failure.error, Rejected)
+            self._report(json.dumps(events.as_notification(failure.record)), failure.error, given_up=given_up)
 
-    def _report(self, body: str, error: Rejected) -> None:
-        """Sends what was rejected to the dead-letter queue with the reason; raises `error` if there is none.
+    def _is_last_delivery(self, record: SQSRecord) -> bool:
+        """Whether SQS would not deliver the message again, but move it to the dead-letter queue without a reason."""
+        most = self._ask_most_deliveries()
+        return most is not None and _deliveries(record) >= most
+
+    def _ask_most_deliveries(self) -> int | None:
+        """The queue's maxReceiveCount, `None` if it has none or does not tell; asked until it has told."""
+        if self._settings.queue_url is None or self._settings.dead_letter_queue_url is None:
+            return None
+        if self._most_deliveries is not None:
+            return self._most_deliveries
+        try:
+            answer = self._client().get_queue_attributes(
+                QueueUrl=self._settings.queue_url, AttributeNames=["RedrivePolicy"]
+            )
+        except (ClientError, BotoCoreError) as error:
+            telemetry.logger.warning("The queue did not tell how often it delivers a message", reason=str(error))
+            return None
+        policy = answer.get("Attributes", {}).get("RedrivePolicy")
+        self._most_deliveries = int(json.loads(policy)["maxReceiveCount"]) if policy else None
+        return self._most_deliveries
+
+    def _report(self, body: str, error: S3ToEcrError, *, given_up: bool = False) -> None:
+        """Sends what was rejected or given up to the dead-letter queue; raises `error` if there is none.
 
         Raises `ServiceUnavailable` if it cannot be sent, so that the message stays on the queue.
         """
@@ -77,7 +105,9 @@ class WorkQueue:
             raise error
         told = {
             "ErrorType": type(error).__name__,
-            "Reason": error.reason,
+            "Reason": f"given up after {self._most_deliveries} deliveries: {error.reason}"
+            if given_up
+            else error.reason,
             "Bucket": error.bucket or "(unknown)",
             "Key": error.key or "(unknown)",
         }
@@ -98,17 +128,14 @@ class WorkQueue:
             message_id=message.raw_event.get("messageId"),
             error_type=type(error).__name__,
             reason=str(error),
-            exc_info=None if isinstance(error, S3ToEcrError) else error,
         )
         if self._settings.queue_url is None or isinstance(error, Rejected):
             return
-        # Hand-written events leave out what this does not depend on.
-        received = int(message.raw_event.get("attributes", {}).get("ApproximateReceiveCount", 1))
         try:
             self._client().change_message_visibility(
                 QueueUrl=self._settings.queue_url,
                 ReceiptHandle=message.raw_event.get("receiptHandle", ""),
-                VisibilityTimeout=_delay_seconds(error, received),
+                VisibilityTimeout=_delay_seconds(error, _deliveries(message)),
             )
         except (ClientError, BotoCoreError) as failed:
             # The message is as safe as before: it comes back when the queue's own visibility timeout ends.
@@ -127,7 +154,13 @@ class _Processor(BatchProcessor):
         return super().failure_handler(record, exception)
 
 
-def _delay_seconds(error: BaseException, received: int) -> int:
-    if isinstance(error, OutOfTime):
+def _deliveries(message: SQSRecord) -> int:
+    """How often the message has been delivered, this time included."""
+    # Hand-written events leave it out.
+    return int(message.raw_event.get("attributes", {}).get("ApproximateReceiveCount", 1))
+
+
+def _delay_seconds(error: BaseException, delivered: int) -> int:
+    if isinstance(error, OutOfTime) and error.got_on:
         return 0
-    return int(min(_FIRST_DELAY_SECONDS * 2 ** min(received - 1, 10), _LONGEST_DELAY_SECONDS))
+    return int(min(_FIRST_DELAY_SECONDS * 2 ** min(delivered - 1, 10), _LONGEST_DELAY_SECONDS))

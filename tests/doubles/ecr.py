@@ -129,6 +129,11 @@ class EcrDouble:
         """The offsets of all parts sent, in order."""
         return [call.span for call in self.calls_of("UploadLayerPart")]
 
+    @property
+    def bytes_received(self) -> int:
+        """The bytes of all parts that came, whether they were taken or not."""
+        return sum(last - first + 1 for first, last in self.spans)
+
     def content_of(self, repository: str, digest: str) -> bytes:
         """A layer's content; fails when it is not there or not kept."""
         content = self.repositories[repository].layers[digest]

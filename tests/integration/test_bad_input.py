@@ -209,6 +209,22 @@ def test_an_outage_puts_the_message_back_and_nothing_is_reported(
     assert only_the_good_layer(strict_ecr)
 
 
+def test_a_bug_in_reading_a_record_does_not_stop_the_others(
+    handler: Any, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = handler.events.object_created
+
+    def buggy(told: dict[str, Any]) -> Any:
+        if told["s3"]["object"]["key"] == "app%2Fbug":
+            raise ZeroDivisionError("a bug")
+        return read(told)
+
+    monkeypatch.setattr(handler.events, "object_created", buggy)
+    with pytest.raises(errors.Unexpected, match="ZeroDivisionError: a bug"):
+        handler.lambda_handler({"Records": [record("app/bug", b"x"), record("app/good", GOOD)]}, context)
+    assert only_the_good_layer(strict_ecr)
+
+
 def test_a_bug_in_one_object_does_not_stop_the_others(
     handler: Any, strict_ecr: EcrDouble, context: Invocation, logs: Callable[[], list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +237,7 @@ def test_a_bug_in_one_object_does_not_stop_the_others(
         return route(key, settings)
 
     monkeypatch.setattr(handler, "route", buggy)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(errors.Unexpected, match=r"^s3://.*/app/bug: .*ZeroDivisionError: a bug"):
         handler.lambda_handler({"Records": [record("app/bug", b"x"), record("app/good", GOOD)]}, context)
 
     assert only_the_good_layer(strict_ecr)

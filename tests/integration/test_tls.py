@@ -17,10 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from local.invocation import Invocation
 from s3_to_ecr.content import Blob
 from s3_to_ecr.ecr import Registry
+from s3_to_ecr.jobs import UploadLayer
 from s3_to_ecr.layer_upload import upload_layer
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.invocation import OwnLease, deadline_of
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
@@ -87,8 +90,9 @@ def test_a_layer_survives_a_connection_that_breaks_while_a_part_is_sent(
     digest = upload_layer(
         Registry(ecr_client),
         Blob(s3_client, "bucket", "app/layer", "v1", None, size, size),
-        "app",
-        content.digest if known else None,
+        UploadLayer("app", content.digest if known else None),
+        OwnLease(),
+        deadline_of(Invocation()),
         1024 * MIB,
     )
 

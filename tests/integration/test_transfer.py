@@ -15,7 +15,7 @@ import pytest
 
 from bench.calls import recorded
 from local.invocation import Invocation, put_event
-from s3_to_ecr.errors import AccessDenied, DigestMismatch, ServiceUnavailable
+from s3_to_ecr.errors import AccessDenied, DigestMismatch, OutOfTime, ServiceUnavailable
 from tests.conftest import ROOT, sqs_message, wait_until
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
@@ -32,13 +32,8 @@ def event(key: str, size: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def environment(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
-    return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
-
-
-@pytest.fixture
-def load(environment: dict[str, str], load_handler: Load) -> Load:
-    return lambda **more: load_handler(environment, **more)
+def load(doubled: dict[str, str], load_handler: Load) -> Load:
+    return lambda **more: load_handler(doubled, **more)
 
 
 @pytest.fixture
@@ -162,13 +157,16 @@ def test_a_small_blob_costs_as_few_calls_as_it_can(
     handler.lambda_handler(event(key, 2000), context)
 
     looked_for = ["ecr:BatchCheckLayerAvailability"] if known else []
-    assert calls == [
-        *looked_for, "dynamodb:PutItem", "ecr:InitiateLayerUpload", "s3:GetObject", "ecr:UploadLayerPart",
-        "ecr:CompleteLayerUpload", "dynamodb:UpdateItem",
-    ]  # fmt: skip
+    upload = ["ecr:InitiateLayerUpload", "s3:GetObject", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload"]
+    remembered = upload if known else ["dynamodb:PutItem", *upload, "dynamodb:UpdateItem"]
+    leased = ["dynamodb:UpdateItem", *remembered, "dynamodb:UpdateItem"]
+    assert calls == looked_for + leased
     calls.clear()
     handler.lambda_handler(event(key, 2000), context)
-    assert calls == (looked_for or ["dynamodb:PutItem", "ecr:BatchCheckLayerAvailability"])
+    assert calls == (
+        looked_for
+        or ["dynamodb:UpdateItem", "dynamodb:PutItem", "ecr:BatchCheckLayerAvailability", "dynamodb:UpdateItem"]
+    )
 
 
 def test_a_known_layer_that_ecr_has_cleaned_up_is_uploaded_again(
@@ -304,6 +302,37 @@ def test_a_layer_that_fails_halfway_leaves_nothing_running(
     assert len(s3_double.reads) <= 5
 
 
+class Hanging(Pattern):
+    """Content of which S3 does not send a byte from the second part on, until it may."""
+
+    may = threading.Event()
+
+    def slice(self, first: int, end: int) -> bytes:
+        if first >= 1000:
+            assert self.may.wait(30)
+        return super().slice(first, end)
+
+
+def test_an_invocation_does_not_wait_for_s3_past_its_end(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+) -> None:
+    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
+    content = Hanging(9500)
+    s3_double.objects["app/hanging"] = Stored(content)
+    invocation = Invocation(3.5)
+
+    with pytest.raises(OutOfTime, match="S3 has not sent the next part"):
+        handler.lambda_handler(event("app/hanging", 9500), invocation)
+    assert invocation.get_remaining_time_in_millis() > 1000
+
+    # What was left waiting for S3 is no hindrance to the next one, and ends.
+    content.may.set()
+    [result] = handler.lambda_handler(event("app/hanging", 9500), context)["results"]
+    assert result["digest"] == content.digest
+    assert strict_ecr.spans == [(first, min(first + 1000, 9500) - 1) for first in range(0, 9500, 1000)]
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")])
+
+
 PROBE = """
 import json, sys
 from local.invocation import Invocation
@@ -315,7 +344,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
-    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.keep_content = False
     content = Pattern(2 * GIB)
@@ -325,7 +354,7 @@ def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
         [sys.executable, "-c", PROBE],
         cwd=ROOT,
         env=os.environ
-        | environment
+        | doubled
         | {
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
             "POWERTOOLS_LOG_LEVEL": "WARNING",

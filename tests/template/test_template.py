@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.stub import Stubber
 from samtranslator.translator.transform import transform
 
+from local.stack import REGION
 from s3_to_ecr.settings import Settings
 from tests.conftest import ROOT
 
@@ -73,9 +78,13 @@ def of_type(resources: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
     return (resource["Properties"] for resource in resources.values() if resource["Type"] == kind)
 
 
-def statements(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The role's statements by their Sid, those behind a condition, too."""
-    [policy] = properties(resources, "FunctionRole")["Policies"]
+def if_existing_bucket(arn: str) -> dict[str, Any]:
+    return {"Fn::If": ["HasExistingBucket", {"Fn::Sub": arn}, {"Ref": "AWS::NoValue"}]}
+
+
+def statements(resources: dict[str, Any], role: str = "FunctionRole") -> dict[str, dict[str, Any]]:
+    """A role's statements by their Sid, those behind a condition, too."""
+    [policy] = properties(resources, role)["Policies"]
     found = [entry.get("Fn::If", [None, entry])[1] for entry in policy["PolicyDocument"]["Statement"]]
     return {statement["Sid"]: statement for statement in found}
 
@@ -85,24 +94,33 @@ def actions(statement: dict[str, Any]) -> set[str]:
     return {action} if isinstance(action, str) else set(action)
 
 
-def test_the_bucket_is_private_encrypted_and_versioned(resources: dict[str, Any]) -> None:
-    bucket = properties(resources, "Bucket")
+@pytest.mark.parametrize("name", ["Bucket", "BackfillBucket"])
+def test_the_buckets_are_private_encrypted_and_kept(resources: dict[str, Any], name: str) -> None:
+    bucket = properties(resources, name)
 
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
     [rule] = bucket["LifecycleConfiguration"]["Rules"]
     assert rule["Status"] == "Enabled"
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    assert resources["Bucket"]["DeletionPolicy"] == resources["Bucket"]["UpdateReplacePolicy"] == "Retain"
+    assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_layers_are_versioned_and_reports_are_not_kept_for_ever(resources: dict[str, Any]) -> None:
+    assert properties(resources, "Bucket")["VersioningConfiguration"] == {"Status": "Enabled"}
+    [layers] = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
+    [reports] = properties(resources, "BackfillBucket")["LifecycleConfiguration"]["Rules"]
+    assert "ExpirationInDays" not in layers
+    assert reports["ExpirationInDays"] == 90
 
 
 @pytest.mark.parametrize(
     ("policy", "resource"),
     [
         ("BucketPolicy", {"Fn::GetAtt": ["Bucket", "Arn"]}),
+        ("BackfillBucketPolicy", {"Fn::GetAtt": ["BackfillBucket", "Arn"]}),
         ("WorkQueuePolicy", {"Fn::GetAtt": ["WorkQueue", "Arn"]}),
         ("DeadLetterQueuePolicy", {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}),
     ],
@@ -137,9 +155,10 @@ def test_only_this_bucket_may_send_to_the_queue(resources: dict[str, Any]) -> No
     assert allow["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     # The very name that the bucket is given: a reference to the bucket would make a circle.
     name, unique = properties(resources, "Bucket")["BucketName"]["Fn::Sub"]
-    assert allow["Condition"]["ArnEquals"]["aws:SourceArn"]["Fn::Sub"] == [
-        f"arn:${{AWS::Partition}}:s3:::{name}", unique,
-    ]  # fmt: skip
+    assert allow["Condition"]["ArnEquals"]["aws:SourceArn"] == [
+        {"Fn::Sub": [f"arn:${{AWS::Partition}}:s3:::{name}", unique]},
+        if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}"),
+    ]
     # The longest a region's name may make it, against S3's limit of 63.
     longest = name.replace("${AWS::AccountId}", "1" * 12).replace("${AWS::Region}", "ap-northeast-1" + "x" * 6)
     assert len(longest.replace("${Unique}", "0" * 8)) <= 63
@@ -150,7 +169,8 @@ def test_messages_wait_longer_than_an_invocation_and_give_up_in_the_end(resource
 
     assert queue["VisibilityTimeout"] > properties(resources, "Function")["Timeout"]
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}
-    assert 10 <= queue["RedrivePolicy"]["maxReceiveCount"] <= 100
+    # Enough for a day's outage, at 15 minutes between deliveries.
+    assert 96 <= queue["RedrivePolicy"]["maxReceiveCount"] <= 100
     assert queue["SqsManagedSseEnabled"] is dead_letters["SqsManagedSseEnabled"] is True
     assert queue["MessageRetentionPeriod"] == dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
 
@@ -254,8 +274,14 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(resources: dict[str, A
     log_group = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${FunctionLogs}:*"
 
     assert {sid: statement["Resource"] for sid, statement in statements(resources).items()} == {
-        "ReadObjects": {"Fn::Sub": "${Bucket.Arn}/${KeyPrefix}*"},
-        "TellMissingFromForbidden": {"Fn::GetAtt": ["Bucket", "Arn"]},
+        "ReadObjects": [
+            {"Fn::Sub": "${Bucket.Arn}/${KeyPrefix}*"},
+            if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}/${KeyPrefix}*"),
+        ],
+        "TellMissingFromForbidden": [
+            {"Fn::GetAtt": ["Bucket", "Arn"]},
+            if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}"),
+        ],
         "UploadLayers": {"Fn::Sub": [repositories, registry]},
         "CreateRepositories": {"Fn::Sub": [repositories, registry]},
         "KeepState": {"Fn::GetAtt": ["StateTable", "Arn"]},
@@ -276,9 +302,106 @@ def test_repositories_may_be_created_only_where_the_parameter_says_so(
     assert rendered["Conditions"]["MayCreateRepositories"] == {"Fn::Equals": [{"Ref": "CreateRepositories"}, "true"]}
 
 
-def test_there_is_no_role_or_policy_but_our_own(resources: dict[str, Any]) -> None:
-    [role] = of_type(resources, "AWS::IAM::Role")
+def test_a_backfill_may_invoke_the_function_list_the_buckets_and_write_its_reports(resources: dict[str, Any]) -> None:
+    function, bucket = {"Fn::GetAtt": ["Function", "Arn"]}, {"Fn::GetAtt": ["Bucket", "Arn"]}
+    existing = if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}")
 
-    assert "ManagedPolicyArns" not in role
-    assert role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"] == {"Service": "lambda.amazonaws.com"}
+    assert {
+        sid: (actions(statement), statement["Resource"])
+        for sid, statement in statements(resources, "BackfillRole").items()
+    } == {
+        "InvokeFunction": ({"lambda:InvokeFunction"}, [function, {"Fn::Sub": "${Function.Arn}:*"}]),
+        "ListObjects": ({"s3:PutInventoryConfiguration"}, [bucket, existing]),
+        "KeepListsAndReports": (
+            {"s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"},
+            {"Fn::Sub": "${BackfillBucket.Arn}/*"},
+        ),
+    }
+
+
+def test_backfills_and_the_queue_together_have_a_limit(source: Template, resources: dict[str, Any]) -> None:
+    reserved = properties(resources, "Function")["ReservedConcurrentExecutions"]
+    parameters = source["Parameters"]
+
+    assert reserved == {"Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
+    assert source["Conditions"]["ReservesConcurrency"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "ReservedConcurrency"}, 0]}]
+    }
+    # Lambda takes messages for as many invocations as the queue may have, and they must not be throttled.
+    assert parameters["MaximumConcurrency"]["Default"] < parameters["ReservedConcurrency"]["Default"]
+
+
+def command(source: Template, output: str) -> list[str]:
+    """The command that an output tells, its references filled in with names of the right form."""
+    value = source["Outputs"][output]["Value"]["Fn::Sub"]
+    text = value if isinstance(value, str) else value[0]
+    known = {"AWS::Region": REGION, "AWS::AccountId": "123456789012", "AWS::Partition": "aws", "Source": "bucket"}
+    for kind, resource in {"sqs": "Queue", "lambda": "Function", "s3": "Bucket"}.items():
+        known |= {
+            f"{name}.Arn": f"arn:aws:{kind}:eu-central-1:123456789012:{name}"
+            for name in source["Resources"]
+            if name.endswith(resource)
+        }
+    known |= {
+        "BackfillRole.Arn": "arn:aws:iam::123456789012:role/backfill",
+        "BackfillBucket.Arn": "arn:aws:s3:::backfill",
+    }
+    return shlex.split(re.sub(r"\$\{(.+?)\}", lambda found: known[found[1]], text))
+
+
+def options(words: list[str]) -> dict[str, Any]:
+    """A command's options as the SDK's parameters."""
+    found: dict[str, Any] = {}
+    for word in words:
+        if word.startswith("--"):
+            name = "".join(part.capitalize() for part in word.removeprefix("--").split("-"))
+            found[name] = True
+        else:
+            found[name] = json.loads(word) if word[0] in "{0123456789" and name != "AccountId" else word
+    return found
+
+
+def test_the_backfill_command_is_one_that_s3_takes(source: Template) -> None:
+    [aws, service, operation, *words] = command(source, "BackfillCommand")
+    assert (aws, service, operation) == ("aws", "s3control", "create-job")
+    parameters = options(words)
+    assert parameters.pop("Region") == REGION
+    assert parameters.pop("NoConfirmationRequired")
+
+    client = boto3.client("s3control")
+    with Stubber(client) as stub:
+        stub.add_response("create_job", {"JobId": "a job"})
+        client.create_job(**parameters, ConfirmationRequired=False, ClientRequestToken="once")
+    assert parameters["Operation"]["LambdaInvoke"]["InvocationSchemaVersion"] == "2.0"
+    assert parameters["Report"]["Bucket"] == "arn:aws:s3:::backfill"
+    assert parameters["Report"]["ReportScope"] == "FailedTasksOnly"
+    assert source["Outputs"]["BackfillCommand"]["Value"]["Fn::Sub"][1] == {
+        "Source": {"Fn::If": ["HasExistingBucket", {"Ref": "ExistingBucket"}, {"Ref": "Bucket"}]}
+    }
+    assert source["Conditions"]["HasExistingBucket"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExistingBucket"}, ""]}]}
+
+
+def test_the_redrive_command_is_one_that_sqs_takes(source: Template) -> None:
+    [aws, service, operation, *words] = command(source, "RedriveCommand")
+    assert (aws, service, operation) == ("aws", "sqs", "start-message-move-task")
+    parameters = options(words)
+    assert parameters.pop("Region") == REGION
+
+    client = boto3.client("sqs")
+    with Stubber(client) as stub:
+        stub.add_response("start_message_move_task", {"TaskHandle": "task"})
+        client.start_message_move_task(**parameters)
+    assert parameters["SourceArn"].endswith("DeadLetterQueue")
+    assert parameters["DestinationArn"].endswith("WorkQueue")
+
+
+def test_there_is_no_role_or_policy_but_our_own(resources: dict[str, Any]) -> None:
+    roles = {
+        name: resource["Properties"] for name, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"
+    }
+
+    assert {
+        name: role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"] for name, role in roles.items()
+    } == {"FunctionRole": "lambda.amazonaws.com", "BackfillRole": "batchoperations.s3.amazonaws.com"}
+    assert not any("ManagedPolicyArns" in role for role in roles.values())
     assert not list(of_type(resources, "AWS::IAM::ManagedPolicy"))

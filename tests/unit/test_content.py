@@ -213,3 +213,13 @@ def test_a_digest_has_no_gaps() -> None:
 
     with pytest.raises(ValueError, match="byte 5 came after 4"):
         digest.update(5, b"56")
+
+
+@pytest.mark.parametrize(("version_id", "one"), [("v1", True), ("null", False), (None, False)])
+def test_only_an_id_of_its_own_makes_a_version_unlike_all_other_writes(
+    s3: S3Client, version_id: str | None, one: bool
+) -> None:
+    found = Blob(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
+
+    assert found.is_one_version is one
+    assert found.identity == ("VersionId v1 of s3://bucket/app/x" if one else 'IfMatch "e7a6" of s3://bucket/app/x')

@@ -46,6 +46,14 @@ def test_an_eventbridge_event_is_read_the_same() -> None:
     assert only(eventbridge(**{"version-id": "v1"})) == only({"Records": [s3_record(versionId="v1")]})
 
 
+@pytest.mark.parametrize("bucket", [{"s3BucketArn": "arn:aws-cn:s3:::bucket"}, {"s3Bucket": "bucket"}])
+def test_a_task_of_batch_operations_is_read(bucket: dict[str, str]) -> None:
+    task = {"taskId": "1", "s3Key": "app/a+b%2Bc%C3%A4", "s3VersionId": "v1"} | bucket
+
+    assert events.object_created(task) == ObjectCreated("bucket", "app/a b+cä", "v1")
+    assert events.object_created(task | {"s3VersionId": None}) == ObjectCreated("bucket", "app/a b+cä")
+
+
 def test_an_unversioned_bucket_gives_no_version() -> None:
     assert only({"Records": [s3_record()]}) == only(eventbridge()) == ObjectCreated(
         "bucket", "app/layer", None, "e7a6", 7, "0A1B"
@@ -128,6 +136,9 @@ def test_a_body_that_is_not_json_is_named() -> None:
         s3_record(size=True),
         s3_record(eTag=7),
         {"source": "aws.s3", "detail-type": "Object Created", "detail": {"bucket": {"name": "bucket"}}},
+        eventbridge(key="app/half a character \ud83d"),
+        {"taskId": "1", "s3Key": "app/layer"},
+        {"taskId": "1", "s3Key": "", "s3Bucket": "bucket"},
         None,
         7,
     ],
@@ -145,6 +156,20 @@ def test_no_event_ends_in_anything_but_records_or_our_error(notification: object
             events.object_created(record)
     except MalformedEvent:
         pass
+
+
+@pytest.mark.parametrize("depth", [500, 900, 1000, 100_000])
+def test_a_body_that_is_nested_too_deeply_is_malformed(depth: int) -> None:
+    with pytest.raises(MalformedEvent):
+        events.records(events.parse_body("[" * depth + "]" * depth))
+
+
+def test_an_event_that_is_nested_too_deeply_is_malformed() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(MalformedEvent, match="a list that is nested too deeply"):
+        events.records(nested)
 
 
 def test_only_an_sqs_event_is_one() -> None:

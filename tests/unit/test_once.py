@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from local.invocation import Invocation
 from local.stack import create_state_table
-from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable, UploadInProgress
+from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable
 from s3_to_ecr.jobs import Result
 from s3_to_ecr.once import Once
 from tests.conftest import ONE_ATTEMPT
@@ -52,10 +51,8 @@ def dynamodb() -> Iterator[DynamoDBClient]:
         yield client
 
 
-def invocation(dynamodb: DynamoDBClient, seconds: float = 900) -> Once:
-    once = Once(dynamodb, "state")
-    once.begin(Invocation(seconds))  # type: ignore[arg-type]
-    return once
+def invocation(dynamodb: DynamoDBClient) -> Once:
+    return Once(dynamodb, "state")
 
 
 def test_work_is_done_once_for_an_identity(dynamodb: DynamoDBClient) -> None:
@@ -95,30 +92,58 @@ def test_work_that_failed_is_done_again(dynamodb: DynamoDBClient) -> None:
     assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
 
 
-def test_a_second_invocation_waits_while_the_first_is_at_work(dynamodb: DynamoDBClient) -> None:
-    def second_delivery() -> None:
-        with pytest.raises(UploadInProgress):
-            invocation(dynamodb).run(IDENTITY, Work(), there)
+def test_work_that_an_invocation_was_killed_in_is_done_again_at_once(dynamodb: DynamoDBClient) -> None:
+    class KilledError(BaseException):
+        """Ends an invocation as Lambda does: nothing after it runs."""
 
-    work = Work(second_delivery)
-    invocation(dynamodb).run(IDENTITY, work, there)
-    assert work.times == 1
+    def kill() -> None:
+        raise KilledError
 
+    with pytest.raises(KilledError):
+        invocation(dynamodb).run(IDENTITY, Work(kill), there)
 
-def test_work_cut_short_by_lambdas_timeout_is_done_again(dynamodb: DynamoDBClient) -> None:
-    class TimedOut(BaseException):
-        """Ends an invocation as the timeout does: nothing after it runs."""
-
-    def time_out() -> None:
-        raise TimedOut
-
-    with pytest.raises(TimedOut):
-        invocation(dynamodb, seconds=0.2).run(IDENTITY, Work(time_out), there)
-    with pytest.raises(UploadInProgress):
-        invocation(dynamodb).run(IDENTITY, Work(), there)
-
-    time.sleep(0.3)
     assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+
+
+def test_one_that_lost_its_lease_deletes_nothing_that_the_next_has_written(dynamodb: DynamoDBClient) -> None:
+    def overtaken() -> None:
+        assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+        raise EmptyBlob("too late")
+
+    with pytest.raises(EmptyBlob):
+        invocation(dynamodb).run(IDENTITY, Work(overtaken), there)
+    assert invocation(dynamodb).run(IDENTITY, Work(), there)["action"] == "skipped"
+
+
+def test_an_error_of_the_work_comes_out_though_the_table_fails_meanwhile(dynamodb: DynamoDBClient) -> None:
+    def fail() -> None:
+        dynamodb.delete_table(TableName="state")
+        raise EmptyBlob("no bytes")
+
+    with pytest.raises(EmptyBlob):
+        invocation(dynamodb).run(IDENTITY, Work(fail), there)
+
+
+def test_a_layer_that_is_gone_and_cannot_be_brought_again_is_tried_again(dynamodb: DynamoDBClient) -> None:
+    def fail() -> None:
+        raise EmptyBlob("no bytes")
+
+    invocation(dynamodb).run(IDENTITY, Work(), there)
+    with pytest.raises(EmptyBlob):
+        invocation(dynamodb).run(IDENTITY, Work(fail), gone)
+    assert invocation(dynamodb).run(IDENTITY, Work(), gone) == DONE
+
+
+def test_a_record_whose_answer_was_lost_keeps_nobody_out(dynamodb: DynamoDBClient) -> None:
+    put_item, lost = dynamodb.put_item, []
+
+    def put_twice(**arguments: Any) -> Any:
+        lost.append(put_item(**arguments))
+        return put_item(**arguments)  # as the SDK does
+
+    dynamodb.put_item = put_twice  # type: ignore[method-assign]
+    assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+    assert len(lost) == 1
 
 
 def test_records_outlive_every_redelivery_and_any_rename(dynamodb: DynamoDBClient) -> None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from local.invocation import Invocation
 from s3_to_ecr.content import Blob, RunningDigest, read_ahead
-from s3_to_ecr.errors import ObjectChanged
+from s3_to_ecr.deadline import RESERVE_SECONDS, Pace
+from s3_to_ecr.errors import ObjectChanged, OutOfTime
 from tests.conftest import wait_until
+from tests.doubles.invocation import Hourglass, deadline_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -66,10 +69,13 @@ class Part:
         self.body += chunk
 
 
+FOR_LONG = Pace(deadline_of(Invocation(10_000)), "a test")
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left_running() -> Generator[None]:
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")] == []
+    assert running() == []
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 99])
@@ -77,7 +83,8 @@ def _nothing_is_left_running() -> Generator[None]:
 def test_parts_come_in_order_and_whole(most: int, part_size: int) -> None:
     digest = RunningDigest()
     found = [
-        (part.first, part.body) for part in read_ahead(source(), range(0, 200, part_size), Parts().begin, digest, most)
+        (part.first, part.body)
+        for part in read_ahead(source(), range(0, 200, part_size), Parts().begin, digest, most, FOR_LONG)
     ]
 
     assert found == [(first, BODY[first : first + part_size]) for first in range(0, 200, part_size)]
@@ -85,7 +92,7 @@ def test_parts_come_in_order_and_whole(most: int, part_size: int) -> None:
 
 
 def test_reading_may_begin_anywhere() -> None:
-    parts = read_ahead(source(), range(66, 200, 100), Parts().begin, None, 2)
+    parts = read_ahead(source(), range(66, 200, 100), Parts().begin, None, 2, FOR_LONG)
 
     assert [part.body for part in parts] == [BODY[66:166], BODY[166:]]
 
@@ -93,7 +100,7 @@ def test_reading_may_begin_anywhere() -> None:
 def test_the_next_parts_are_read_while_one_is_used() -> None:
     parts = Parts()
     blob = source()
-    with closing(read_ahead(blob, range(0, 200, 20), parts.begin, None, 3)) as reading:
+    with closing(read_ahead(blob, range(0, 200, 20), parts.begin, None, 3, FOR_LONG)) as reading:
         next(reading)
         wait_until(lambda: {20, 40} <= set(blob.closed))
         assert sorted(parts.begun) == [0, 20, 40]  # and no more, until the next one is asked for
@@ -105,7 +112,7 @@ def test_the_next_parts_are_read_while_one_is_used() -> None:
 @pytest.mark.parametrize("most", [1, 2, 4])
 def test_the_memory_of_used_parts_is_used_again(most: int) -> None:
     parts = Parts()
-    for _ in read_ahead(source(), range(0, 200, 10), parts.begin, None, most):
+    for _ in read_ahead(source(), range(0, 200, 10), parts.begin, None, most, FOR_LONG):
         pass
 
     assert len(parts.begun) == 20
@@ -124,7 +131,7 @@ def test_later_parts_that_arrive_sooner_do_not_upset_the_digest() -> None:
             held.set()
 
     digest = RunningDigest()
-    parts = read_ahead(source(first_part_last), range(0, 200, 50), Parts().begin, digest, 3)
+    parts = read_ahead(source(first_part_last), range(0, 200, 50), Parts().begin, digest, 3, FOR_LONG)
 
     assert b"".join(part.body for part in parts) == BODY
     assert str(digest) == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -136,7 +143,7 @@ def test_an_error_comes_after_the_parts_before_it(digest: RunningDigest | None) 
         if first == 100:
             raise ObjectChanged("the object changed")
 
-    parts = read_ahead(source(fail), range(0, 200, 50), Parts().begin, digest, 4)
+    parts = read_ahead(source(fail), range(0, 200, 50), Parts().begin, digest, 4, FOR_LONG)
     found = [next(parts).first, next(parts).first]
 
     with pytest.raises(ObjectChanged):
@@ -156,7 +163,7 @@ def test_ending_early_stops_what_is_being_read(digest: RunningDigest | None) -> 
             assert resume.wait(10)
 
     blob = source(wait_in_the_second)
-    reading = read_ahead(blob, range(0, 200, 50), Parts().begin, digest, 2)
+    reading = read_ahead(blob, range(0, 200, 50), Parts().begin, digest, 2, FOR_LONG)
     next(reading)
     assert started.wait(10)
     threading.Timer(0.05, resume.set).start()
@@ -177,12 +184,66 @@ def test_a_digest_survives_an_early_end() -> None:
         seen.append(first)
 
     seen: list[int] = []
-    reading = read_ahead(source(wait_halfway_through_the_second), range(0, 200, 50), Parts().begin, digest, 3)
+    reading = read_ahead(source(wait_halfway_through_the_second), range(0, 200, 50), Parts().begin, digest, 3, FOR_LONG)
     next(reading)
     assert halfway.wait(10)
     wait_until(lambda: 100 in seen)  # the third part has its first chunk, and waits for its turn
     threading.Timer(0.05, resume.set).start()
     reading.close()
 
-    assert b"".join(part.body for part in read_ahead(source(), range(0, 200, 30), Parts().begin, digest, 2)) == BODY
+    assert (
+        b"".join(part.body for part in read_ahead(source(), range(0, 200, 30), Parts().begin, digest, 2, FOR_LONG))
+        == BODY
+    )
     assert str(digest) == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.mark.parametrize("ended_by", ["waiting", "closing"])
+def test_a_part_is_waited_for_only_as_long_as_there_is_time(ended_by: str) -> None:
+    may, hangs = threading.Event(), threading.Event()
+
+    def hang_in_the_second(first: int) -> None:
+        if first == 50:
+            hangs.set()
+            assert may.wait(10)
+
+    digest = RunningDigest()
+    invocation = Hourglass(60)
+    pace = Pace(deadline_of(invocation), "a test")
+    reading = read_ahead(source(hang_in_the_second), range(0, 200, 50), Parts().begin, digest, 2, pace)
+    assert next(reading).first == 0
+    assert hangs.wait(10)
+    invocation.seconds = RESERVE_SECONDS + 0.05
+    if ended_by == "waiting":
+        with pytest.raises(OutOfTime, match="S3 has not sent the next part"):
+            next(reading)
+    else:
+        with pytest.raises(OutOfTime, match="S3 has not sent the next part"):
+            reading.close()
+
+    # The end did not wait for it either. It comes to an end by itself, and nothing of it is used.
+    assert running()
+    may.set()
+    wait_until(lambda: not running())
+    assert digest.length == 50
+
+
+def test_there_is_no_waiting_for_a_part_that_could_not_be_sent_any_more() -> None:
+    invocation = Hourglass(60)
+    pace = Pace(deadline_of(invocation), "a test")
+    may = threading.Event()
+    reading = read_ahead(source(lambda _: assert_(may.wait(10))), range(0, 200, 50), Parts().begin, None, 2, pace)
+    with pace.step():
+        invocation.pass_by(30)  # another one might take 45 s, and only 30 s are left
+
+    threading.Timer(0.2, may.set).start()
+    with pytest.raises(OutOfTime):
+        next(reading)
+
+
+def assert_(value: object) -> None:
+    assert value
+
+
+def running() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")]

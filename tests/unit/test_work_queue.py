@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from s3_to_ecr.errors import EmptyBlob, OutOfTime, S3ToEcrError, ServiceUnavailable, concerning
+from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, ServiceUnavailable, Unexpected
 from s3_to_ecr.jobs import Failure, Outcome
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.work_queue import WorkQueue
@@ -22,13 +22,8 @@ RECORD = {"eventSource": "aws:s3", "s3": {"object": {"key": "app/x"}}}
 Mirror = Callable[[object], Outcome]
 
 
-def failed(error: Exception, record: dict[str, Any] | None = None) -> Failure:
-    if isinstance(error, S3ToEcrError):
-        try:
-            with concerning("bucket", "app/\x01ä"):
-                raise error
-        except S3ToEcrError:
-            pass
+def failed(error: S3ToEcrError, record: dict[str, Any] | None = None) -> Failure:
+    error.bucket, error.key = "bucket", "app/\x01ä"
     return Failure(record or RECORD, error)
 
 
@@ -40,8 +35,16 @@ def outcomes(**by_name: Outcome) -> Mirror:
     return lambda notification: by_name[str(notification)]
 
 
-def queue(sqs: SQSClient, mirror: Mirror, settings: Settings = SETTINGS) -> WorkQueue:
+def asking_queue(sqs: SQSClient, mirror: Mirror, settings: Settings = SETTINGS) -> WorkQueue:
+    """One that has to ask how often the queue delivers a message."""
     return WorkQueue(lambda: sqs, settings, mirror)
+
+
+def queue(sqs: SQSClient, mirror: Mirror, settings: Settings = SETTINGS) -> WorkQueue:
+    """One that knows it already."""
+    found = asking_queue(sqs, mirror, settings)
+    found._most_deliveries = 100
+    return found
 
 
 def failures_of(answer: Any) -> list[str]:
@@ -117,6 +120,26 @@ def test_a_message_out_of_time_comes_back_at_once(sqs: SQSClient, stub: Stubber)
     queue(sqs, always(failed(OutOfTime("later")))).process({"Records": [sqs_message("{}", received=9)]})
 
 
+def test_a_message_out_of_time_that_got_nowhere_waits(sqs: SQSClient, stub: Stubber) -> None:
+    error = OutOfTime("later")
+    error.got_on = False
+    expect_visibility(stub, "receipt-1", 120)
+
+    queue(sqs, always(failed(error))).process({"Records": [sqs_message("{}", received=3)]})
+
+
+def test_a_queue_is_asked_until_it_has_told_how_often_it_delivers(sqs: SQSClient, stub: Stubber) -> None:
+    under_test = asking_queue(sqs, always(failed(ServiceUnavailable("down"))))
+    stub.add_client_error("get_queue_attributes", "ServiceUnavailable", http_status_code=503)
+    expect_visibility(stub, "receipt-1", 900)
+    expect_redrive_policy(stub, {"maxReceiveCount": 100})
+    expect_visibility(stub, "receipt-1", 900)
+    expect_visibility(stub, "receipt-1", 900)
+
+    for _ in range(3):
+        under_test.process({"Records": [sqs_message("{}", received=99)]})
+
+
 def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("change_message_visibility", "ServiceUnavailable", http_status_code=503)
     mirror = always(failed(ServiceUnavailable("down")))
@@ -126,7 +149,7 @@ def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQS
 
 def test_an_unexpected_error_puts_the_message_back_as_any_other(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
-    mirror = always(failed(KeyError("a bug")))
+    mirror = always(failed(Unexpected(KeyError("a bug"))))
 
     assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}")]})) == ["message-1"]
 
@@ -179,6 +202,68 @@ def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, 
     assert queue(sqs, mirror).process({"Records": [sqs_message("{}")]}) == {"batchItemFailures": []}
 
 
+def expect_redrive_policy(stub: Stubber, policy: dict[str, Any] | None) -> None:
+    stub.add_response(
+        "get_queue_attributes",
+        {"Attributes": {"RedrivePolicy": json.dumps(policy)} if policy else {}},
+        {"QueueUrl": "https://sqs/work", "AttributeNames": ["RedrivePolicy"]},
+    )
+
+
+def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason(sqs: SQSClient, stub: Stubber) -> None:
+    expect_redrive_policy(stub, {"maxReceiveCount": 7})
+    expect_visibility(stub, "receipt-1", 900)
+    expect_report(
+        stub,
+        json.dumps({"Records": [RECORD]}),
+        ErrorType="ServiceUnavailable",
+        Reason="given up after 7 deliveries: down",
+        Bucket="bucket",
+        Key="app/\ufffdä",
+    )
+    under_test = asking_queue(sqs, always(failed(ServiceUnavailable("down"))))
+
+    assert failures_of(under_test.process({"Records": [sqs_message("{}", received=6)]})) == ["message-1"]
+    assert under_test.process({"Records": [sqs_message("{}", received=7)]}) == {"batchItemFailures": []}
+
+
+def test_of_several_records_that_are_given_up_each_is_reported_with_its_own_reason(
+    sqs: SQSClient, stub: Stubber
+) -> None:
+    expect_redrive_policy(stub, {"maxReceiveCount": "7"})
+    for error_type, reason in [("EmptyBlob", "no bytes"), ("ServiceUnavailable", "given up after 7 deliveries: down")]:
+        expect_report(
+            stub, json.dumps({"Records": [RECORD]}), ErrorType=error_type, Reason=reason, Bucket="bucket",
+            Key="app/\ufffdä",
+        )  # fmt: skip
+    mirror = always(failed(EmptyBlob("no bytes")), failed(ServiceUnavailable("down")))
+    answer = asking_queue(sqs, mirror).process({"Records": [sqs_message("{}", received=7)]})
+
+    assert answer == {"batchItemFailures": []}
+
+
+@pytest.mark.parametrize("policy", [None, "refused"])
+def test_a_queue_that_does_not_say_how_often_it_delivers_decides_itself(
+    sqs: SQSClient, stub: Stubber, policy: str | None
+) -> None:
+    if policy:
+        stub.add_client_error("get_queue_attributes", "AccessDenied", http_status_code=403)
+    else:
+        expect_redrive_policy(stub, None)
+    expect_visibility(stub, "receipt-1", 900)
+    mirror = always(failed(ServiceUnavailable("down")))
+
+    answer = asking_queue(sqs, mirror).process({"Records": [sqs_message("{}", received=999)]})
+    assert failures_of(answer) == ["message-1"]
+
+
+def test_of_several_records_that_wait_the_soonest_decides(sqs: SQSClient, stub: Stubber) -> None:
+    expect_visibility(stub, "receipt-1", 0)
+    mirror = always(failed(ServiceUnavailable("down")), failed(OutOfTime("later")), failed(EmptyBlob("no bytes")))
+
+    assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}", received=5)]})) == ["message-1"]
+
+
 def test_nothing_is_reported_while_a_record_of_the_message_has_to_wait(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     mirror = always(failed(EmptyBlob("no bytes")), failed(ServiceUnavailable("down")))
@@ -200,3 +285,10 @@ def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClien
     mirror = always(failed(EmptyBlob("no bytes")))
 
     assert failures_of(queue(sqs, mirror, settings).process({"Records": [sqs_message("{}")]})) == ["message-1"]
+
+
+@pytest.mark.parametrize("message", [{}, {"body": "{}"}, {"messageId": "1"}, "hello"])
+def test_messages_that_nobody_could_answer_for_are_refused(sqs: SQSClient, stub: Stubber, message: Any) -> None:
+    assert stub
+    with pytest.raises(MalformedEvent, match="messageId and body"):
+        queue(sqs, always()).process({"Records": [sqs_message("{}"), message]})

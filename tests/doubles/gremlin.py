@@ -1,0 +1,135 @@
+"""Lets the handler's calls to S3, ECR and DynamoDB fail in every way, right where botocore would send them."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from botocore.httpsession import URLLib3Session
+
+# What may become of a call, whatever it asks for. Past "before" it has had its effect, and only the answer is lost.
+ANY_FAULT = (
+    "throttled",
+    "error 500",
+    "cut before",
+    "timeout before",
+    "error 500 after",
+    "cut after",
+    "timeout after",
+)
+
+_THROTTLED = {
+    "ecr": (400, "ThrottlingException"),
+    "s3": (503, "SlowDown"),
+    "dynamodb": (400, "ProvisionedThroughputExceededException"),
+}
+_ERROR_500 = {"ecr": "ServerException", "s3": "InternalError", "dynamodb": "InternalServerError"}
+
+# What S3 sends with an error; the other services send 400 with theirs.
+_S3_STATUS = {
+    "AccessDenied": 403,
+    "InvalidObjectState": 403,
+    "NoSuchKey": 404,
+    "NoSuchVersion": 404,
+    "NoSuchBucket": 404,
+    "MethodNotAllowed": 405,
+    "PreconditionFailed": 412,
+    "InvalidRange": 416,
+    "KeyTooLongError": 400,
+    "InvalidArgument": 400,
+}
+
+
+class Gremlin:
+    """Sits in a handler's clients. `calls` are those that it has seen, as `service:Operation`, retries included."""
+
+    def __init__(self, handler: Any) -> None:
+        self.calls: list[str] = []
+        self._plans: list[Callable[[str], str | None]] = []
+        self._lock = threading.Lock()
+        self._session = URLLib3Session(proxies={})
+        for client in (handler.s3, handler.ecr, handler.dynamodb):
+            client.meta.events.register("before-send", self._send)
+
+    def fail(self, call: str, fault: str, *, nth: int = 1, times: int = 1) -> None:
+        """Lets calls fail from the `nth` on, so many `times`. The call is `ecr:UploadLayerPart`, `ecr:*` or `*`."""
+        seen = 0
+
+        def plan(name: str) -> str | None:
+            nonlocal seen
+            if call not in ("*", name, name.partition(":")[0] + ":*"):
+                return None
+            seen += 1
+            return fault if nth <= seen < nth + times else None
+
+        self._plans.append(plan)
+
+    def meddle(self, call: str, act: Callable[[], object], *, nth: int = 1, times: int = 1) -> None:
+        """Lets something happen before calls, from the `nth` on, so many `times`; the calls themselves go well."""
+        seen = 0
+
+        def plan(name: str) -> None:
+            nonlocal seen
+            if call == name:
+                seen += 1
+                if nth <= seen < nth + times:
+                    act()
+
+        self._plans.append(plan)
+
+    def rest(self) -> None:
+        """Lets everything go well again, and forgets the calls."""
+        with self._lock:
+            self._plans.clear()
+            self.calls.clear()
+
+    def close(self) -> None:
+        """Closes its own connections."""
+        self._session.close()
+
+    def _send(self, request: Any, event_name: str, **_: object) -> AWSResponse | None:
+        name = event_name.removeprefix("before-send.").replace(".", ":")
+        with self._lock:
+            self.calls.append(name)
+            fault = next(filter(None, [plan(name) for plan in self._plans]), None)
+        if fault is None:
+            return None
+        if fault.endswith(" after"):
+            answer = self._session.send(request)
+            assert answer.status_code < 500
+            answer.content  # noqa: B018 (reads the answer to its end, so that the connection can be used again)
+        match fault.split():
+            case ["cut", _]:
+                raise ConnectionClosedError(endpoint_url=request.url)
+            case ["timeout", _]:
+                raise ReadTimeoutError(endpoint_url=request.url)
+        return _refusal(request, name.partition(":")[0], fault)
+
+
+def _refusal(request: Any, service: str, fault: str) -> AWSResponse:
+    if fault == "throttled":
+        status, code = _THROTTLED[service]
+    elif fault.startswith("error 500"):
+        status, code = 500, _ERROR_500[service]
+    else:
+        status, code = _S3_STATUS.get(fault, 400) if service == "s3" else 400, fault
+    if service == "s3":
+        body = f"<Error><Code>{code}</Code><Message>a fault on demand</Message></Error>".encode()
+        body = b"" if request.method == "HEAD" else body
+    else:
+        body = json.dumps({"__type": code, "message": "a fault on demand"}).encode()
+    return AWSResponse(request.url, status, HTTPHeaders(), cast("Any", _Raw(body)))
+
+
+class _Raw(io.BytesIO):
+    """A body as botocore expects it of urllib3."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        while chunk := self.read():
+            yield chunk

@@ -1,0 +1,56 @@
+"""Stand-ins for what an invocation has: a lease on its layer, and time."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from local.invocation import Invocation
+from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr import LayerPart, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ledger import Lease, Progress
+
+
+class OwnLease(Lease):
+    """A lease without a table, that nobody else wants. `saved` holds what was written to it."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.progress = progress
+        self.held_before = progress is not None
+        self.saved: list[Progress | None] = []
+
+    def save(self) -> None:
+        self.saved.append(self.progress)
+
+    def renew(self) -> None:
+        pass
+
+
+class Hourglass(Invocation):
+    """A Lambda context whose time passes only when a test lets it."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.seconds * 1000)
+
+    def pass_by(self, seconds: float) -> None:
+        """Lets so much time pass."""
+        self.seconds -= seconds
+
+
+def let_parts_take(registry: Registry, patch: pytest.MonkeyPatch, invocation: Hourglass, seconds: float) -> None:
+    """Lets every part take so long on its way to ECR."""
+    upload_part = type(registry).upload_part
+
+    def slow(upload: LayerUpload, part: LayerPart) -> PartReceipt:
+        invocation.pass_by(seconds)
+        return upload_part(registry, upload, part)
+
+    patch.setattr(registry, "upload_part", slow)
+
+
+def deadline_of(invocation: Invocation) -> Deadline:
+    """The deadline of an invocation."""
+    deadline = Deadline()
+    deadline.begin(cast("Any", invocation))
+    return deadline

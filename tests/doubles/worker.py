@@ -1,0 +1,122 @@
+"""A process that runs the handler, as Lambda's do: one invocation at a time, side by side with others, killed at will.
+
+`Worker` is the test's side. The process reads one JSON line for every invocation and answers it with another:
+`{"event": …, "kill": [n, "before" | "after"] | null, "clock": seconds}`. With `kill` the invocation runs in a child
+that kills itself at the n-th request to AWS, before it is sent or when it has been answered. `clock` is how far the
+ledger's clock is ahead, so that leases end without anybody waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Worker:
+    """One such process. Close it in the end."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.doubles.worker"],
+            cwd=ROOT,
+            env=os.environ
+            | environment
+            | {
+                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+                "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+                "POWERTOOLS_METRICS_DISABLED": "1",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def invoke(self, event: dict[str, Any], kill: tuple[int, str] | None = None, clock: float = 0) -> Any:
+        """The handler's answer; `"killed"`; or, when it raised, the error's name."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps({"event": event, "kill": kill, "clock": clock}) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+def _kill_at(handler: Any, number: int, when: str) -> None:
+    """Lets this process end, as by Lambda's timeout, at a request of the handler's clients."""
+    sent = 0
+    lock = threading.Lock()
+
+    def before(**_: object) -> None:
+        nonlocal sent
+        with lock:
+            sent += 1
+            if sent == number and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def after(**_: object) -> None:
+        if sent >= number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for client in (handler.s3, handler.ecr, handler.dynamodb):
+        client.meta.events.register("before-send", before)
+        client.meta.events.register("response-received", after)
+
+
+def _clock_ahead(seconds: float) -> Callable[[], float]:
+    return lambda: time.time() + seconds
+
+
+def _invoke(handler: Any, event: dict[str, Any]) -> Any:
+    from local.invocation import Invocation  # noqa: PLC0415 (when the test's environment is set)
+    from s3_to_ecr.errors import S3ToEcrError  # noqa: PLC0415
+
+    try:
+        return handler.lambda_handler(event, cast("Any", Invocation()))
+    except S3ToEcrError as error:
+        return type(error).__name__
+
+
+def _invoke_and_be_killed(handler: Any, event: dict[str, Any], kill: list[Any]) -> Any:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _kill_at(handler, *kill)
+        os.write(writer, json.dumps(_invoke(handler, event)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        told = answer.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(told) if os.waitstatus_to_exitcode(status) == 0 else "killed"
+
+
+def main() -> None:
+    import handler  # noqa: PLC0415 (it reads the environment when it is imported)
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        handler.ledger._clock = _clock_ahead(asked["clock"])
+        if asked["kill"]:
+            answer = _invoke_and_be_killed(handler, asked["event"], asked["kill"])
+        else:
+            answer = _invoke(handler, asked["event"])
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
