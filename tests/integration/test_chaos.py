@@ -1,0 +1,336 @@
+"""Nothing is lost: faults at every call, outages, killed processes, duplicated and reordered events side by side.
+
+All of it is seeded: what happens to which call is the same in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from local.invocation import Invocation, put_event
+from local.stack import Stack
+from s3_to_ecr.errors import UploadInProgress
+from s3_to_ecr.ledger import LEASE_SECONDS, Ledger
+from tests.conftest import sqs_message
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import ANY_FAULT, Gremlin
+from tests.doubles.s3 import Pattern, S3Double, Stored
+from tests.doubles.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+PART = 1000
+SIZE = 3500
+Load = Callable[..., Any]
+
+
+@pytest.fixture
+def environment(doubled: dict[str, str], small_parts: int) -> dict[str, str]:
+    assert small_parts == PART
+    return doubled
+
+
+@pytest.fixture
+def handler(environment: dict[str, str], load_handler: Load) -> Any:
+    return load_handler(environment)
+
+
+class Layer:
+    """A layer in the bucket, one like no other, and the message about it."""
+
+    def __init__(self, s3: S3Double, name: str, *, known: bool, size: int = SIZE) -> None:
+        content = Pattern(size, seed=int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
+        self.content = content.slice(0, size)
+        self.digest = content.digest
+        self.key = f"app/{self.digest}" if known else f"app/{name}"
+        s3.objects[self.key] = Stored(content)
+        self.notification = put_event(self.key, size, Stored(content).etag)
+        self.message = {"Records": [sqs_message(json.dumps(self.notification))]}
+
+
+def deliver(handler: Any, layer: Layer, ecr: EcrDouble) -> int:
+    """Delivers the message until it is done with, and returns how often that was. Nothing waits for a lease to end."""
+    for delivery in range(1, 6):
+        answer = handler.lambda_handler(layer.message, Invocation())
+        if answer == {"batchItemFailures": []}:
+            assert ecr.content_of("app", layer.digest) == layer.content
+            return delivery
+        handler.ledger._clock = later(handler.ledger._clock)
+    raise AssertionError("the message does not get done")
+
+
+def later(clock: Callable[[], float]) -> Callable[[], float]:
+    return lambda: clock() + LEASE_SECONDS + 1
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+@pytest.mark.parametrize("fault", ANY_FAULT)
+def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
+    fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    deliver(handler, Layer(s3_double, "undisturbed", known=known), strict_ecr)
+    calls = len(gremlin.calls)
+    assert calls == (15 if known else 16)
+
+    for nth in range(1, calls + 1):
+        gremlin.rest()
+        strict_ecr.calls.clear()
+        layer = Layer(s3_double, f"{fault} {nth}", known=known)
+        gremlin.fail("*", fault, nth=nth)
+
+        assert deliver(handler, layer, strict_ecr) == 1
+        assert strict_ecr.bytes_received <= SIZE + PART
+        assert len(gremlin.calls) > calls  # there was a fault
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+@pytest.mark.parametrize("fault", ["error 500", "cut after"])
+@pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
+def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
+    service: str, fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    for nth in range(1, 16):
+        strict_ecr.calls.clear()
+        layer = Layer(s3_double, f"{service} {fault} {nth}", known=known)
+        gremlin.fail(service if service == "*" else f"{service}:*", fault, nth=nth, times=10_000)
+
+        handler.lambda_handler(layer.message, Invocation())
+        gremlin.rest()
+        handler.ledger._clock = later(handler.ledger._clock)
+        deliver(handler, layer, strict_ecr)
+
+        # The SDK sends a part four times in an outage, and the next delivery may ask ECR by a part where it stands.
+        assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, nth
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+@pytest.mark.parametrize("fault", ANY_FAULT)
+def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
+    fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """Four times in a row is one failure of ours; everything after it goes well again."""
+    for service in ("ecr", "s3", "dynamodb"):
+        for nth in range(1, 8):
+            gremlin.rest()
+            strict_ecr.calls.clear()
+            layer = Layer(s3_double, f"{service} {fault} {nth}", known=known)
+            gremlin.fail(f"{service}:*", fault, nth=nth, times=4)
+
+            deliver(handler, layer, strict_ecr)
+            assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, (service, nth)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_a_layer_whose_process_is_killed_fifty_times_goes_through(
+    known: bool, environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    size = 400 * PART + 1
+    chance = random.Random(4)  # noqa: S311 (nobody's secret)
+    layer = Layer(s3_double, "large", known=known, size=size)
+    worker = Worker(environment)
+    kills = 0
+    answer: Any = "killed"
+    while answer == "killed":
+        kill = (chance.randrange(1, 40), chance.choice(["before", "after"])) if kills < 60 else None
+        # Each time, the lease of the one before has ended.
+        answer = worker.invoke(layer.message, kill, clock=kills * (LEASE_SECONDS + 1))
+        kills += answer == "killed"
+    worker.close()
+
+    assert kills >= 50
+    assert answer == {"batchItemFailures": []}
+    assert strict_ecr.content_of("app", layer.digest) == layer.content
+    assert strict_ecr.bytes_received <= size + kills * PART
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) <= kills + 1
+
+
+def test_a_killed_processs_layer_waits_for_its_lease_to_end(
+    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    layer = Layer(s3_double, "waits", known=True)
+    worker = Worker(environment)
+
+    assert worker.invoke(layer.notification, (6, "after")) == "killed"
+    assert worker.invoke(layer.notification, clock=LEASE_SECONDS - 10) == "UploadInProgress"
+    assert worker.invoke(layer.notification, clock=LEASE_SECONDS + 10)["results"][0]["action"] == "uploaded"
+    worker.close()
+    assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_of_two_invocations_for_one_layer_one_uploads_and_the_other_waits(
+    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    first, second = load_handler(environment), load_handler(environment)
+    layer = Layer(s3_double, "wanted twice", known=known)
+    answers: list[Any] = []
+    upload_part = first.registry.upload_part
+
+    def meanwhile(*arguments: Any) -> Any:
+        answers.append(second.lambda_handler(layer.message, Invocation()))
+        return upload_part(*arguments)
+
+    monkeypatch.setattr(first.registry, "upload_part", meanwhile)
+    assert first.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
+
+    # At every part of the first, the second found it at work, and its message waits.
+    assert answers == [{"batchItemFailures": [{"itemIdentifier": "message-1"}]}] * 4
+    assert second.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "skipped"
+    assert strict_ecr.spans == [(0, 999), (1000, 1999), (2000, 2999), (3000, 3499)]
+    assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_a_layer_that_another_has_finished_just_now_is_not_sent_again(
+    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The second looks for the layer in vain, is overtaken by the whole upload, and only then takes the lease."""
+    first, second = load_handler(environment), load_handler(environment)
+    layer = Layer(s3_double, "overtaken", known=known)
+    lease = second.ledger.lease
+
+    def overtaken(*arguments: Any) -> Any:
+        first.lambda_handler(layer.message, Invocation())
+        return lease(*arguments)
+
+    monkeypatch.setattr(second.ledger, "lease", overtaken)
+    [result] = second.lambda_handler(layer.notification, Invocation())["results"]
+
+    assert result["action"] == "skipped"
+    assert len(strict_ecr.spans) == 4
+
+
+def test_500_objects_arrive_once_each_however_their_events_come(
+    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """Events that come up to three times, in any order, to four processes at once; some layers under several keys."""
+    chance = random.Random(500)  # noqa: S311 (nobody's secret)
+    layers = [
+        Layer(s3_double, f"layer {number}", known=number % 2 == 0, size=chance.choice([99, 999, 1000, 1001, 2500]))
+        for number in range(450)
+    ]
+    messages = [layer.message for layer in layers]
+    for again in layers[0:100:2]:  # the same content, as the registry API names it
+        key = f"app/blobs/{again.digest}"
+        s3_double.objects[key] = s3_double.objects[again.key]
+        notification = put_event(key, len(again.content), s3_double.objects[key].etag)
+        messages.append({"Records": [sqs_message(json.dumps(notification))]})
+    assert len(messages) == 500
+    waiting = [message for message in messages for _ in range(chance.randint(1, 3))]
+    chance.shuffle(waiting)
+    run_side_by_side(environment, waiting)
+
+    assert strict_ecr.repositories["app"].layers == {layer.digest: layer.content for layer in layers}
+    # Every layer was sent once: one upload, one completion, and not a byte more than it has.
+    assert len(strict_ecr.calls_of("InitiateLayerUpload")) == len(layers)
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) == len(layers)
+    assert strict_ecr.bytes_received == sum(len(layer.content) for layer in layers)
+
+
+def run_side_by_side(environment: dict[str, str], waiting: list[dict[str, Any]]) -> None:
+    """Lets four processes take the messages, and put back what they could not do."""
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    for message in waiting:
+        messages.put(message)
+
+    def work() -> None:
+        worker = Worker(environment)
+        with suppress(queue.Empty):
+            while True:
+                message = messages.get_nowait()
+                if worker.invoke(message) != {"batchItemFailures": []}:
+                    messages.put(message)
+                    time.sleep(0.01)
+        worker.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert messages.empty()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
+    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    hanging, other = load_handler(environment), load_handler(environment)
+    other.ledger._clock = later(other.ledger._clock)
+    layer = Layer(s3_double, "hangs", known=known)
+    upload_part = hanging.registry.upload_part
+
+    def hangs(upload: Any, part: Any) -> Any:
+        if part.first_byte == 2000:
+            assert other.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
+            hanging.ledger._clock = other.ledger._clock
+        return upload_part(upload, part)
+
+    monkeypatch.setattr(hanging.registry, "upload_part", hangs)
+    hanging.lambda_handler(layer.message, Invocation())
+    [result] = other.lambda_handler(layer.notification, Invocation())["results"]
+
+    assert (result["action"], result["digest"]) == ("skipped", layer.digest)
+    # The other had to ask where the upload stood, with the first part; and the one that hung sent its own too late.
+    assert strict_ecr.bytes_received <= SIZE + 2 * PART
+    assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
+    stack: Stack, environment: dict[str, str], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    for known in (True, False):
+        deliver(handler, Layer(s3_double, "done", known=known), strict_ecr)
+
+    rows = stack.dynamodb.scan(TableName=environment["STATE_TABLE"])["Items"]
+    left = [row for row in rows if row["id"]["S"].startswith("upload#")]
+    assert [set(row) for row in left] == [{"id", "repository", "layer", "taken", "expiration"}] * 2
+
+
+def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: dict[str, str]) -> None:
+    """Which is DynamoDB's doing; here, that of the stand-in for it."""
+    ledger = Ledger(stack.dynamodb, fresh["STATE_TABLE"])
+    for number in range(10):
+        together, holding = threading.Barrier(8), threading.Barrier(8)
+        got: list[bool] = []
+
+        def take(layer: str, together: threading.Barrier, holding: threading.Barrier, got: list[bool]) -> None:
+            together.wait(30)
+            try:
+                with ledger.lease(None, "app", layer):
+                    got.append(True)
+                    holding.wait(30)
+            except UploadInProgress:
+                holding.wait(30)
+
+        threads = [threading.Thread(target=take, args=(f"{number}", together, holding, got)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got == [True]
+
+
+def test_a_lease_is_on_a_layer_in_one_registry(
+    environment: dict[str, str], load_handler: Load, s3_double: S3Double
+) -> None:
+    handler = load_handler(environment, ECR_REGISTRY_ID="123456789012")
+    layer = Layer(s3_double, "somewhere", known=True)
+
+    with handler.ledger.lease("123456789012", "app", layer.digest), pytest.raises(UploadInProgress):
+        handler.lambda_handler(layer.notification, Invocation())
+    with handler.ledger.lease(None, "app", layer.digest):
+        assert handler.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "uploaded"

@@ -1,0 +1,200 @@
+"""The work queue and the dead-letter queue, on moto's SQS, polled as Lambda does."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local.invocation import Invocation, put_event
+from local.stack import Stack
+from tests.conftest import sqs_message
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import Gremlin
+from tests.doubles.invocation import Hourglass, let_parts_take
+from tests.doubles.s3 import Pattern, S3Double, Stored
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.client import SQSClient
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+PART = 1000
+SIZE = 10 * PART
+DELIVERIES = 6
+
+
+class Queues:
+    """A work queue whose messages go to the dead-letter queue after so many `deliveries`, and Lambda at its end."""
+
+    def __init__(self, sqs: SQSClient, deliveries: int) -> None:
+        self._sqs = sqs
+        name = uuid.uuid4().hex
+        self.dead_letters = sqs.create_queue(QueueName=f"dead-{name}")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+        redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": deliveries})
+        self.work = sqs.create_queue(QueueName=f"work-{name}", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+
+    def send(self, body: str) -> None:
+        self._sqs.send_message(QueueUrl=self.work, MessageBody=body)
+
+    def deliver(self, handler: Any, invocation: Invocation | None = None) -> int:
+        """Hands the messages that are visible to the handler, deletes those that it did, and returns how many came."""
+        received = self._sqs.receive_message(
+            QueueUrl=self.work, MaxNumberOfMessages=10, AttributeNames=["ApproximateReceiveCount"]
+        ).get("Messages", [])
+        if not received:
+            return 0
+        records = [
+            sqs_message(message["Body"], number, int(message["Attributes"]["ApproximateReceiveCount"]))
+            | {"receiptHandle": message["ReceiptHandle"]}
+            for number, message in enumerate(received)
+        ]
+        answer = handler.lambda_handler({"Records": records}, invocation or Invocation())
+        failed = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
+        for record in records:
+            if record["messageId"] not in failed:
+                self._sqs.delete_message(QueueUrl=self.work, ReceiptHandle=record["receiptHandle"])
+            self._last = record["receiptHandle"]
+        return len(received)
+
+    def wait_no_longer(self) -> None:
+        """Makes the last message visible, as if its delay were over."""
+        self._sqs.change_message_visibility(QueueUrl=self.work, ReceiptHandle=self._last, VisibilityTimeout=0)
+
+    @property
+    def left(self) -> tuple[int, int]:
+        """How many messages are on the work queue: visible, and waiting."""
+        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found: Any = self._sqs.get_queue_attributes(QueueUrl=self.work, AttributeNames=names)["Attributes"]
+        return int(found[names[0]]), int(found[names[1]])
+
+    def reports(self) -> list[dict[str, Any]]:
+        """The dead letters: the attributes of each, with its body. They are taken from their queue."""
+        received = self._sqs.receive_message(
+            QueueUrl=self.dead_letters, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        found = []
+        for message in received.get("Messages", []):
+            attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+            found.append(attributes | {"body": message["Body"]})
+            self._sqs.delete_message(QueueUrl=self.dead_letters, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+
+@pytest.fixture
+def queues(stack: Stack) -> Queues:
+    return Queues(stack.sqs, DELIVERIES)
+
+
+@pytest.fixture
+def handler(queues: Queues, doubled: dict[str, str], small_parts: int, load_handler: Callable[..., Any]) -> Any:
+    assert small_parts == PART
+    return load_handler(doubled, QUEUE_URL=queues.work, DEAD_LETTER_QUEUE_URL=queues.dead_letters)
+
+
+def put(s3: S3Double, key: str, size: int = SIZE) -> tuple[Pattern, str]:
+    """Puts an object into the bucket. Returns its content and the notification about it."""
+    content = Pattern(size, seed=len(s3.objects))
+    s3.objects[key] = Stored(content)
+    return content, json.dumps(put_event(key, size, Stored(content).etag))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
+def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
+    known: bool, handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    key = f"app/{Pattern(SIZE).digest}" if known else "app/large"
+    content, body = put(s3_double, key)
+    queues.send(body)
+
+    deliveries = 0
+    while queues.left[0]:
+        invocation = Hourglass(30)
+        with monkeypatch.context() as patch:
+            let_parts_take(handler.registry, patch, invocation, 10)
+            # It comes back at once, on whatever delivery.
+            assert queues.deliver(handler, invocation) == 1
+        assert invocation.seconds >= 10
+        deliveries += 1
+
+    assert deliveries == 5
+    assert queues.left == (0, 0)
+    assert queues.reports() == []
+    assert strict_ecr.content_of("app", content.digest) == content.slice(0, SIZE)
+    assert strict_ecr.spans == [(first, first + PART - 1) for first in range(0, SIZE, PART)]
+
+
+def test_messages_for_which_there_is_no_time_left_cost_nothing_and_come_back_at_once(
+    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    for number in range(3):
+        queues.send(put(s3_double, f"app/{number}")[1])
+
+    assert queues.deliver(handler, Hourglass(1)) == 3
+    assert strict_ecr.calls == []
+    assert queues.left == (3, 0)
+
+
+def test_a_message_whose_layer_another_invocation_is_at_waits(
+    handler: Any, queues: Queues, s3_double: S3Double
+) -> None:
+    content, body = put(s3_double, f"app/{Pattern(SIZE).digest}")
+    queues.send(body)
+
+    with handler.ledger.lease(None, "app", content.digest):
+        assert queues.deliver(handler) == 1
+    assert queues.left == (0, 1)
+    queues.wait_no_longer()
+    assert queues.deliver(handler) == 1
+    assert queues.left == (0, 0)
+
+
+def test_a_rejected_object_is_reported_once_and_can_be_sent_again_after_the_fix(
+    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    for key in ("app/good", "nowhere/rejected", "app/good too"):
+        queues.send(put(s3_double, key)[1])
+
+    assert queues.deliver(handler) == 3
+    assert queues.left == (0, 0)
+    assert len(strict_ecr.repositories["app"].layers) == 2
+    [report] = queues.reports()
+    assert report["ErrorType"] == "RepositoryMissing"
+    assert report["Key"] == "nowhere/rejected"
+    assert "Create the repository" in report["Reason"]
+
+    # The fix, and what `aws sqs start-message-move-task` does.
+    strict_ecr.create("nowhere")
+    queues.send(report["body"])
+    assert queues.deliver(handler) == 1
+    assert queues.left == (0, 0)
+    assert queues.reports() == []
+    assert len(strict_ecr.repositories["nowhere"].layers) == 1
+
+
+def test_an_outage_that_does_not_end_ends_in_a_readable_dead_letter(
+    handler: Any, gremlin: Gremlin, queues: Queues, s3_double: S3Double
+) -> None:
+    _, body = put(s3_double, "app/unlucky")
+    queues.send(body)
+    gremlin.fail("ecr:*", "error 500", times=10_000)
+
+    for delivery in range(1, DELIVERIES + 1):
+        assert queues.deliver(handler) == 1
+        if delivery < DELIVERIES:
+            assert queues.left == (0, 1)
+            assert queues.reports() == []
+            queues.wait_no_longer()
+
+    assert queues.left == (0, 0)
+    [report] = queues.reports()
+    assert (report["ErrorType"], report["Key"]) == ("ServiceUnavailable", "app/unlucky")
+    assert report["Reason"].startswith("given up after 6 deliveries: InitiateLayerUpload for ECR repository app failed")
+    assert json.loads(report["body"]) == json.loads(body)
