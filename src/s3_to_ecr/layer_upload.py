@@ -26,6 +26,9 @@ _MAX_STALLS = 3
 
 _PROGRESS_PERCENT = 10
 
+# What completing a large layer may take. Nobody has said how long ECR needs to verify one.
+_COMPLETING_SECONDS = 5
+
 # Of the function's memory, parts may take an eighth; the SDK and its imports take most of the rest in a small one. One
 # part is being sent, one at least is being read; more than two ahead would only wait, as S3 answers sooner than ECR.
 _PARTS_SHARE = 8
@@ -53,13 +56,14 @@ def upload_layer(
     running_digest = None if sending.digest else RunningDigest()
     uploads = 0
     while True:
-        deadline.require("the layer")
-        sending.begin()
         uploads += 1
         try:
+            deadline.require("the layer")
+            sending.begin()
             _send_parts(sending, blob, running_digest, deadline, memory)
             sending.all_sent(str(running_digest) if running_digest else None)
-            deadline.require("completing the layer")
+            # Only who has sent something may leave this to another invocation, which will then have the time.
+            deadline.require("completing the layer", _COMPLETING_SECONDS if sending.got_on else 0)
             return sending.complete()
         except OutOfTime as error:
             error.got_on = sending.got_on
@@ -123,7 +127,6 @@ class _Sending:
     """How far a layer is in its `upload`: `position` is the byte that ECR expects next."""
 
     upload: LayerUpload
-    position: int
 
     def __init__(self, registry: Registry, job: UploadLayer, size: int, lease: Lease) -> None:
         self._registry = registry
@@ -131,10 +134,11 @@ class _Sending:
         self._size = size
         self._lease = lease
         self._furthest = 0  # in any upload
-        self._began = lease.progress.position if lease.progress else 0
         self._computed = job.digest is None
         # An unknown one, too, if an earlier invocation has come so far as to compute it.
         self.digest = job.digest or (lease.progress.digest if lease.progress else None)
+        self.position = lease.progress.position if lease.progress else 0
+        self._at_first = self.position, self.digest
 
     def begin(self) -> None:
         """Goes on with the upload that the lease has progress of, or begins a new one.
@@ -201,8 +205,9 @@ class _Sending:
 
     @property
     def got_on(self) -> bool:
-        """Whether ECR has more of the layer than when this invocation began."""
-        return self._furthest > self._began
+        """Whether ECR has more of the layer, or the ledger its digest, than when this invocation began."""
+        position, digest = self._at_first
+        return self.position > position or self.digest != digest
 
     def all_sent(self, digest: str | None) -> None:
         """Before the upload is completed, by this invocation or another. Takes the digest if it had to be computed."""

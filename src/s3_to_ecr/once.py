@@ -96,7 +96,7 @@ class Once:
             try:
                 result: Result = guarded(identity=identity)
             except IdempotencyPersistenceLayerError as error:
-                raise error.__cause__ or error from error
+                raise (error.__cause__ or error) from None  # the SDK's own error, for `translated`
             except (IdempotencyInconsistentStateError, IdempotencyAlreadyInProgressError) as error:
                 raise ServiceUnavailable(f"a record in the state table is not what it should be: {error}") from error
         if worked:

@@ -48,6 +48,19 @@ def record_result(result: Result, seconds: float) -> None:
         metrics.add_metric("UploadSeconds", "Seconds", seconds)
 
 
+def report_given_up(error: S3ToEcrError, deliveries: int) -> None:
+    """Logs and counts an object that is not tried again, after so many deliveries of its message."""
+    logger.error(
+        "Given up",
+        error_type=type(error).__name__,
+        reason=error.reason,
+        bucket=error.bucket,
+        key=error.key,
+        deliveries=deliveries,
+    )
+    metrics.add_metric("GivenUp", "Count", 1)
+
+
 def report(error: S3ToEcrError) -> None:
     """Logs and counts what stopped an object, once. Only what is nobody's to fix but ours has a stack trace."""
     name = type(error).__name__

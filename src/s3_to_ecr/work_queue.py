@@ -72,6 +72,8 @@ class WorkQueue:
             raise min(waiting, key=lambda error: _delay_seconds(error, _deliveries(record)))
         for failure in outcome.failures:
             given_up = not isinstance(failure.error, Rejected)
+            if given_up:
+                telemetry.report_given_up(failure.error, _deliveries(record))
             self._report(json.dumps(events.as_notification(failure.record)), failure.error, given_up=given_up)
 
     def _is_last_delivery(self, record: SQSRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -87,6 +87,8 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
         case "ECR lost bytes":
             ecr.min_part_bytes = 1
             gremlin.meddle(reaction.call, lambda: ecr.truncate_uploads(PART // 2), nth=nth, times=times)
+        case "RepositoryAlreadyExistsException":
+            gremlin.meddle(reaction.call, lambda: ecr.create("new"))
         case "LayerAlreadyExistsException":
             content = stored.content.slice(0, SIZE)
             gremlin.meddle(reaction.call, lambda: ecr.repositories["app"].layers.update({digest: content}))
@@ -107,9 +109,15 @@ def test_every_answer_has_the_reaction_that_is_documented(
 ) -> None:
     content = Pattern(SIZE)
     stored = Stored(content)
-    key = f"app/{content.digest}" if reaction.known else "app/layer"
+    repository = "app"
+    if reaction.call == "ecr:CreateRepository":
+        repository = "new"
+        handler.layers._settings = replace(handler.settings, create_repositories=True)
+    key = f"{repository}/{content.digest if reaction.known else 'layer'}"
     s3_double.objects[key] = stored
     event = put_event(key, SIZE, stored.etag)
+    if reaction.call == "s3:HeadObject":
+        del event["Records"][0]["s3"]["object"]["size"]
 
     layer = content.digest if reaction.known else f'IfMatch "{stored.etag}" of s3://{BUCKET}/{key}'
     with leased_to_another(handler, layer) if reaction.answer == "leased to another" else nullcontext():
@@ -124,8 +132,8 @@ def test_every_answer_has_the_reaction_that_is_documented(
         s3_double.objects[key] = stored
         handler.ledger._clock = lambda: 4_000_000_000
         assert invoke(handler, event) in ("uploaded", "skipped")
-    assert strict_ecr.content_of("app", content.digest) == content.slice(0, SIZE)
-    assert list(strict_ecr.repositories["app"].layers) == [content.digest]
+    assert strict_ecr.content_of(repository, content.digest) == content.slice(0, SIZE)
+    assert list(strict_ecr.repositories[repository].layers) == [content.digest]
     if not reaction.anew and outcome not in ("TransferCorrupted", "DigestMismatch", "UploadLost"):
         # Again and again, the SDK sends a part three times more, and the next delivery asks ECR where it stands.
         more = 4 if lasting else 1.5 if reaction.answer == "ECR lost bytes" else 1

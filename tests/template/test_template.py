@@ -256,7 +256,7 @@ def test_the_role_grants_what_the_function_calls_and_no_more(resources: dict[str
             "ecr:CompleteLayerUpload",
         },
         "CreateRepositories": {"ecr:CreateRepository"},
-        "KeepState": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"},
+        "KeepState": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "TakeMessages": {
             "sqs:ReceiveMessage",
             "sqs:DeleteMessage",

@@ -30,8 +30,8 @@ def steps(seconds_left: float, *taken: float) -> int:
         (900, 10, 89),
         (900, 0.2, 1000),
         (3, 0.9, 1),
-        (RESERVE_SECONDS, 0.2, 1),
-        (RESERVE_SECONDS - 0.1, 0.2, 0),
+        (3, 0.2, 4),
+        (2.7, 0.2, 0),  # what the first takes, nobody knows
     ],
 )
 def test_steps_are_begun_while_there_is_time_for_one_more(seconds_left: float, seconds: float, number: int) -> None:
@@ -72,7 +72,7 @@ def test_a_step_is_waited_for_while_there_is_time_for_it_and_the_reserve() -> No
     invocation = Hourglass(30)
     pace = Pace(deadline_of(invocation), "the next part")
 
-    assert pace.seconds_to_wait() == 30 - RESERVE_SECONDS
+    assert 25 < pace.seconds_to_wait() < 30 - RESERVE_SECONDS
     with pace.step():
         invocation.pass_by(10)
     assert pace.seconds_to_wait() == 20 - 15 - RESERVE_SECONDS

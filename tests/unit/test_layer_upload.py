@@ -563,6 +563,30 @@ def test_running_out_of_time_with_parts_sent_is_getting_on(registry: Registry, m
     assert raised.value.got_on
 
 
+def test_a_layer_begun_anew_that_came_no_farther_than_before_has_not_got_on(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, invocation = half_sent(registry, LONG), Hourglass(30)
+    ecr.forget_uploads()
+    let_parts_take(registry, monkeypatch, invocation, 10)
+
+    with pytest.raises(OutOfTime) as raised:
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation)
+    assert lease.progress
+    assert lease.progress.position < 20
+    assert not raised.value.got_on
+
+
+def test_a_digest_that_was_computed_is_getting_on(registry: Registry) -> None:
+    lease, invocation = half_sent(registry, LONG + LONG), Hourglass(6)
+
+    with pytest.raises(OutOfTime, match="completing the layer") as raised:
+        put(registry, blob(LONG), None, lease=lease, invocation=invocation)
+    assert raised.value.got_on
+    # The next one only has to complete it, and does, with as little time.
+    assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST
+
+
 def test_the_lease_is_renewed_while_what_was_sent_is_read_again(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

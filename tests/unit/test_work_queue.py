@@ -210,7 +210,9 @@ def expect_redrive_policy(stub: Stubber, policy: dict[str, Any] | None) -> None:
     )
 
 
-def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason(
+    sqs: SQSClient, stub: Stubber, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
     expect_redrive_policy(stub, {"maxReceiveCount": 7})
     expect_visibility(stub, "receipt-1", 900)
     expect_report(
@@ -222,9 +224,10 @@ def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason
         Key="app/\ufffdä",
     )
     under_test = asking_queue(sqs, always(failed(ServiceUnavailable("down"))))
-
     assert failures_of(under_test.process({"Records": [sqs_message("{}", received=6)]})) == ["message-1"]
     assert under_test.process({"Records": [sqs_message("{}", received=7)]}) == {"batchItemFailures": []}
+    [line] = [line for line in logs() if line["message"] == "Given up"]
+    assert (line["level"], line["error_type"], line["deliveries"]) == ("ERROR", "ServiceUnavailable", 7)
 
 
 def test_of_several_records_that_are_given_up_each_is_reported_with_its_own_reason(
