@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
+from moto import mock_aws
 
 from local.invocation import Invocation
 from local.stack import REGION, Stack, create_state_table, running
@@ -25,6 +26,7 @@ from tests.doubles.gremlin import Gremlin
 from tests.doubles.s3 import S3Double
 
 if TYPE_CHECKING:
+    from types_boto3_dynamodb.client import DynamoDBClient
     from types_boto3_ecr.client import ECRClient
     from types_boto3_s3.client import S3Client
     from types_boto3_sqs.client import SQSClient
@@ -96,6 +98,15 @@ def ecr_client(ecr: EcrDouble) -> ECRClient:
     client = boto3.client("ecr", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
     ecr.attach(client)
     return client
+
+
+@pytest.fixture
+def dynamodb() -> Iterator[DynamoDBClient]:
+    """A DynamoDB without a network, with the table `state`."""
+    with mock_aws():
+        client = boto3.client("dynamodb", config=ONE_ATTEMPT)
+        create_state_table(client, "state")
+        yield client
 
 
 @pytest.fixture

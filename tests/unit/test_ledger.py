@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
-from local.stack import create_state_table
 from s3_to_ecr.errors import OutOfTime, ServiceUnavailable, UploadInProgress
 from s3_to_ecr.ledger import LEASE_SECONDS, Ledger, Progress
-from tests.conftest import ONE_ATTEMPT
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -28,14 +24,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def dynamodb() -> Iterator[DynamoDBClient]:
-    with mock_aws():
-        client = boto3.client("dynamodb", config=ONE_ATTEMPT)
-        create_state_table(client, "state")
-        yield client
 
 
 @pytest.fixture

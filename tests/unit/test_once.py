@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
-from local.stack import create_state_table
 from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable
 from s3_to_ecr.jobs import Result
 from s3_to_ecr.once import Once
-from tests.conftest import ONE_ATTEMPT
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -41,14 +37,6 @@ def there(_: Result) -> bool:
 
 def gone(_: Result) -> bool:
     return False
-
-
-@pytest.fixture
-def dynamodb() -> Iterator[DynamoDBClient]:
-    with mock_aws():
-        client = boto3.client("dynamodb", config=ONE_ATTEMPT)
-        create_state_table(client, "state")
-        yield client
 
 
 def invocation(dynamodb: DynamoDBClient) -> Once:
