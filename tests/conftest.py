@@ -167,11 +167,14 @@ def doubled(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -
     return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
 
 
+# Of a layer of many parts that is soon made.
+SMALL_PART = 1000
+
+
 @pytest.fixture
-def small_parts(strict_ecr: EcrDouble) -> int:
-    """Lets the strict ECR want parts of that many bytes, so that a layer of many parts is soon made."""
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
-    return 1000
+def small_parts(strict_ecr: EcrDouble) -> None:
+    """Lets the strict ECR want parts of that size."""
+    strict_ecr.part_size = strict_ecr.min_part_bytes = SMALL_PART
 
 
 @pytest.fixture

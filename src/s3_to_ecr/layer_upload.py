@@ -149,18 +149,19 @@ class _Sending:
         progress = self._lease.progress
         self._resumed = progress is not None
         if progress:
-            self.upload = LayerUpload(self._repository, progress.upload_id, progress.part_size)
-            self.position = self._furthest = progress.position
-            self._sent = self._size  # by whom and how far, nobody knows
+            self._go_on_with(progress)
         else:
-            self.upload = self._registry.initiate(self._repository)
-            self.position = self._sent = 0
-        self._confirmed = self.position
-        self._reported = self._percent()
-        logger.append_keys(upload_id=self.upload.upload_id)
-        if progress:
-            logger.info("Going on with the upload", percent=self._percent(), bytes_sent=self.position, size=self._size)
-            return
+            self._initiate()
+
+    def _go_on_with(self, progress: Progress) -> None:
+        self._furthest = progress.position
+        self._stand_at(progress.position, LayerUpload(self._repository, progress.upload_id, progress.part_size))
+        self._sent = self._size  # by whom and how far, nobody knows
+        logger.info("Going on with the upload", percent=self._percent(), bytes_sent=self.position, size=self._size)
+
+    def _initiate(self) -> None:
+        self._stand_at(0, self._registry.initiate(self._repository))
+        self._sent = 0
         parts = -(-self._size // self.upload.part_size)
         if parts > MAX_LAYER_PARTS:
             raise BlobTooLarge(
@@ -169,6 +170,12 @@ class _Sending:
             )
         self._note_progress()
         self._save()
+
+    def _stand_at(self, position: int, upload: LayerUpload) -> None:
+        self.upload = upload
+        self.position = self._confirmed = position
+        self._reported = self._percent()
+        logger.append_keys(upload_id=upload.upload_id)
 
     def part(self, first_byte: int, length: int, used: LayerPart | None) -> LayerPart:
         """A part of the upload, to be written."""
@@ -190,7 +197,7 @@ class _Sending:
             self._stalls += 1
         if self._stalls > _MAX_STALLS or expected > self._sent:
             raise UploadLost(
-                f"ECR repository {self.upload.repository} stands at byte {expected:,} of an upload that was sent "
+                f"ECR repository {self._repository} stands at byte {expected:,} of an upload that was sent "
                 f"{part.first_byte:,} to {self._sent - 1:,}, and does not go on from there."
             )
         self.position = expected

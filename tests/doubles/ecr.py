@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import itertools
 import json
 import re
@@ -21,11 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 
-from tests.doubles.server import Fault, Faults, QuietHandler, serving
+from tests.doubles.server import Fault, Faults, QuietHandler, answer_to, serving
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
@@ -68,14 +65,6 @@ class Repository:
     archived: set[str] = field(default_factory=set)
     images: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-
-
-class _Raw(io.BytesIO):
-    """A body as botocore expects it of urllib3."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        while chunk := self.read():
-            yield chunk
 
 
 class EcrError(Exception):
@@ -176,7 +165,7 @@ class EcrDouble:
             if answered is None:
                 raise ConnectionClosedError(endpoint_url=request.url)
             status, answer = answered
-            return AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(answer).encode()))
+            return answer_to(request, status, json.dumps(answer).encode())
 
         client.meta.events.register("before-send.ecr.*", send)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
+
+from tests.doubles.server import answer_to
 
 # What may become of a call, whatever it asks for. Past "before" it has had its effect, and only the answer is lost.
 ANY_FAULT = (
@@ -59,6 +59,17 @@ class Gremlin:
 
     def fail(self, call: str, fault: str, *, nth: int = 1, times: int = 1) -> None:
         """Lets calls fail from the `nth` on, so many `times`. The call is `ecr:UploadLayerPart`, `ecr:*` or `*`."""
+        self._plan(call, lambda: fault, range(nth, nth + times))
+
+    def meddle(self, call: str, act: Callable[[], object], *, nth: int = 1, times: int = 1) -> None:
+        """Lets something happen before calls, from the `nth` on, so many `times`; the calls themselves go well."""
+
+        def without_fault() -> None:
+            act()
+
+        self._plan(call, without_fault, range(nth, nth + times))
+
+    def _plan(self, call: str, act: Callable[[], str | None], when: range) -> None:
         seen = 0
 
         def plan(name: str) -> str | None:
@@ -66,20 +77,7 @@ class Gremlin:
             if call not in ("*", name, name.partition(":")[0] + ":*"):
                 return None
             seen += 1
-            return fault if nth <= seen < nth + times else None
-
-        self._plans.append(plan)
-
-    def meddle(self, call: str, act: Callable[[], object], *, nth: int = 1, times: int = 1) -> None:
-        """Lets something happen before calls, from the `nth` on, so many `times`; the calls themselves go well."""
-        seen = 0
-
-        def plan(name: str) -> None:
-            nonlocal seen
-            if call == name:
-                seen += 1
-                if nth <= seen < nth + times:
-                    act()
+            return act() if seen in when else None
 
         self._plans.append(plan)
 
@@ -124,12 +122,4 @@ def _refusal(request: Any, service: str, fault: str) -> AWSResponse:
         body = b"" if request.method == "HEAD" else body
     else:
         body = json.dumps({"__type": code, "message": "a fault on demand"}).encode()
-    return AWSResponse(request.url, status, HTTPHeaders(), cast("Any", _Raw(body)))
-
-
-class _Raw(io.BytesIO):
-    """A body as botocore expects it of urllib3."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        while chunk := self.read():
-            yield chunk
+    return answer_to(request, status, body)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
+
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,19 @@ class Faults:
             others = [waiting for waiting in self._waiting if waiting[0] != operation]
             self._waiting = others + [(operation, n - 1, fault) for n, fault in mine if n > 1]
             return next((fault for n, fault in mine if n == 1), None)
+
+
+class _Raw(io.BytesIO):
+    """A body as botocore expects it of urllib3."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        while chunk := self.read():
+            yield chunk
+
+
+def answer_to(request: Any, status: int, body: bytes) -> AWSResponse:
+    """What a handler of botocore's `before-send` returns for a request that is not to be sent."""
+    return AWSResponse(request.url, status, HTTPHeaders(), cast("Any", _Raw(body)))
 
 
 class QuietHandler(BaseHTTPRequestHandler):

@@ -21,28 +21,33 @@ from local.invocation import Invocation, put_event
 from local.stack import Stack
 from s3_to_ecr.errors import UploadInProgress
 from s3_to_ecr.ledger import LEASE_SECONDS, Ledger
-from tests.conftest import sqs_message
+from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import ANY_FAULT, Gremlin
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.worker import Worker
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
+pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
-PART = 1000
+PART = SMALL_PART
 SIZE = 3500
 Load = Callable[..., Any]
 
 
 @pytest.fixture
-def environment(doubled: dict[str, str], small_parts: int) -> dict[str, str]:
-    assert small_parts == PART
-    return doubled
+def handler(doubled: dict[str, str], load_handler: Load) -> Any:
+    return load_handler(doubled)
 
 
 @pytest.fixture
-def handler(environment: dict[str, str], load_handler: Load) -> Any:
-    return load_handler(environment)
+def other(doubled: dict[str, str], load_handler: Load) -> Any:
+    """Another invocation's, beside the `handler`."""
+    return load_handler(doubled)
+
+
+@pytest.fixture(params=[False, True], ids=["digest unknown", "digest known"])
+def known(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 class Layer:
@@ -73,7 +78,6 @@ def later(clock: Callable[[], float]) -> Callable[[], float]:
     return lambda: clock() + LEASE_SECONDS + 1
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 @pytest.mark.parametrize("fault", ANY_FAULT)
 def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
     fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
@@ -93,7 +97,6 @@ def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
         assert len(gremlin.calls) > calls  # there was a fault
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 @pytest.mark.parametrize("fault", ["error 500", "cut after"])
 @pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
 def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
@@ -113,7 +116,6 @@ def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
         assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, nth
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 @pytest.mark.parametrize("fault", ANY_FAULT)
 def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
     fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
@@ -130,14 +132,13 @@ def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
             assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, (service, nth)
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_a_layer_whose_process_is_killed_fifty_times_goes_through(
-    known: bool, environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+    known: bool, doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     size = 400 * PART + 1
     chance = random.Random(4)  # noqa: S311 (nobody's secret)
     layer = Layer(s3_double, "large", known=known, size=size)
-    worker = Worker(environment)
+    worker = Worker(doubled)
     kills = 0
     answer: Any = "killed"
     while answer == "killed":
@@ -155,10 +156,10 @@ def test_a_layer_whose_process_is_killed_fifty_times_goes_through(
 
 
 def test_a_killed_processs_layer_waits_for_its_lease_to_end(
-    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     layer = Layer(s3_double, "waits", known=True)
-    worker = Worker(environment)
+    worker = Worker(doubled)
 
     assert worker.invoke(layer.notification, (6, "after")) == "killed"
     assert worker.invoke(layer.notification, clock=LEASE_SECONDS - 10) == "UploadInProgress"
@@ -167,53 +168,47 @@ def test_a_killed_processs_layer_waits_for_its_lease_to_end(
     assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_of_two_invocations_for_one_layer_one_uploads_and_the_other_waits(
-    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    first, second = load_handler(environment), load_handler(environment)
+    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = Layer(s3_double, "wanted twice", known=known)
     answers: list[Any] = []
-    upload_part = first.registry.upload_part
+    upload_part = handler.registry.upload_part
 
     def meanwhile(*arguments: Any) -> Any:
-        answers.append(second.lambda_handler(layer.message, Invocation()))
+        answers.append(other.lambda_handler(layer.message, Invocation()))
         return upload_part(*arguments)
 
-    monkeypatch.setattr(first.registry, "upload_part", meanwhile)
-    assert first.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
+    monkeypatch.setattr(handler.registry, "upload_part", meanwhile)
+    assert handler.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
 
     # At every part of the first, the second found it at work, and its message waits.
     assert answers == [{"batchItemFailures": [{"itemIdentifier": "message-1"}]}] * 4
-    assert second.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "skipped"
+    assert other.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "skipped"
     assert strict_ecr.spans == [(0, 999), (1000, 1999), (2000, 2999), (3000, 3499)]
     assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_a_layer_that_another_has_finished_just_now_is_not_sent_again(
-    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second looks for the layer in vain, is overtaken by the whole upload, and only then takes the lease."""
-    first, second = load_handler(environment), load_handler(environment)
     layer = Layer(s3_double, "overtaken", known=known)
-    lease = second.ledger.lease
+    lease = other.ledger.lease
 
     def overtaken(*arguments: Any) -> Any:
-        first.lambda_handler(layer.message, Invocation())
+        handler.lambda_handler(layer.message, Invocation())
         return lease(*arguments)
 
-    monkeypatch.setattr(second.ledger, "lease", overtaken)
-    [result] = second.lambda_handler(layer.notification, Invocation())["results"]
+    monkeypatch.setattr(other.ledger, "lease", overtaken)
+    [result] = other.lambda_handler(layer.notification, Invocation())["results"]
 
     assert result["action"] == "skipped"
     assert len(strict_ecr.spans) == 4
 
 
 def test_500_objects_arrive_once_each_however_their_events_come(
-    environment: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """Events that come up to three times, in any order, to four processes at once; some layers under several keys."""
     chance = random.Random(500)  # noqa: S311 (nobody's secret)
@@ -230,7 +225,7 @@ def test_500_objects_arrive_once_each_however_their_events_come(
     assert len(messages) == 500
     waiting = [message for message in messages for _ in range(chance.randint(1, 3))]
     chance.shuffle(waiting)
-    run_side_by_side(environment, waiting)
+    run_side_by_side(doubled, waiting)
 
     assert strict_ecr.repositories["app"].layers == {layer.digest: layer.content for layer in layers}
     # Every layer was sent once: one upload, one completion, and not a byte more than it has.
@@ -263,24 +258,21 @@ def run_side_by_side(environment: dict[str, str], waiting: list[dict[str, Any]])
     assert messages.empty()
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
-    known: bool, environment: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    hanging, other = load_handler(environment), load_handler(environment)
+    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other.ledger._clock = later(other.ledger._clock)
     layer = Layer(s3_double, "hangs", known=known)
-    upload_part = hanging.registry.upload_part
+    upload_part = handler.registry.upload_part
 
     def hangs(upload: Any, part: Any) -> Any:
         if part.first_byte == 2000:
             assert other.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
-            hanging.ledger._clock = other.ledger._clock
+            handler.ledger._clock = other.ledger._clock
         return upload_part(upload, part)
 
-    monkeypatch.setattr(hanging.registry, "upload_part", hangs)
-    hanging.lambda_handler(layer.message, Invocation())
+    monkeypatch.setattr(handler.registry, "upload_part", hangs)
+    handler.lambda_handler(layer.message, Invocation())
     [result] = other.lambda_handler(layer.notification, Invocation())["results"]
 
     assert (result["action"], result["digest"]) == ("skipped", layer.digest)
@@ -290,12 +282,12 @@ def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
 
 
 def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
-    stack: Stack, environment: dict[str, str], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    stack: Stack, doubled: dict[str, str], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for known in (True, False):
         deliver(handler, Layer(s3_double, "done", known=known), strict_ecr)
 
-    rows = stack.dynamodb.scan(TableName=environment["STATE_TABLE"])["Items"]
+    rows = stack.dynamodb.scan(TableName=doubled["STATE_TABLE"])["Items"]
     left = [row for row in rows if row["id"]["S"].startswith("upload#")]
     assert [set(row) for row in left] == [{"id", "repository", "layer", "taken", "expiration"}] * 2
 
@@ -325,9 +317,9 @@ def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: d
 
 
 def test_a_lease_is_on_a_layer_in_one_registry(
-    environment: dict[str, str], load_handler: Load, s3_double: S3Double
+    doubled: dict[str, str], load_handler: Load, s3_double: S3Double
 ) -> None:
-    handler = load_handler(environment, ECR_REGISTRY_ID="123456789012")
+    handler = load_handler(doubled, ECR_REGISTRY_ID="123456789012")
     layer = Layer(s3_double, "somewhere", known=True)
 
     with handler.ledger.lease("123456789012", "app", layer.digest), pytest.raises(UploadInProgress):

@@ -11,7 +11,7 @@ import pytest
 
 from local.invocation import Invocation, put_event
 from local.stack import Stack
-from tests.conftest import sqs_message
+from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
@@ -20,9 +20,9 @@ from tests.doubles.s3 import Pattern, S3Double, Stored
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
+pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
-PART = 1000
+PART = SMALL_PART
 SIZE = 10 * PART
 DELIVERIES = 6
 
@@ -93,8 +93,7 @@ def queues(stack: Stack) -> Queues:
 
 
 @pytest.fixture
-def handler(queues: Queues, doubled: dict[str, str], small_parts: int, load_handler: Callable[..., Any]) -> Any:
-    assert small_parts == PART
+def handler(queues: Queues, doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
     return load_handler(doubled, QUEUE_URL=queues.work, DEAD_LETTER_QUEUE_URL=queues.dead_letters)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,15 @@ import pytest
 from local.invocation import Invocation, put_event
 from local.stack import BUCKET
 from s3_to_ecr.errors import S3ToEcrError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL_PART
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
+pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
-PART = 1000
+PART = SMALL_PART
 SIZE = 3500
 FOREVER = 10_000
 OPERATIONS = [
@@ -67,8 +67,7 @@ def reactions() -> Iterator[Reaction]:
 
 
 @pytest.fixture
-def handler(doubled: dict[str, str], small_parts: int, load_handler: Callable[..., Any]) -> Any:
-    assert small_parts == PART
+def handler(doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
     return load_handler(doubled)
 
 
@@ -96,12 +95,6 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
             gremlin.fail(reaction.call, fault, nth=nth, times=times)
 
 
-@contextmanager
-def leased_to_another(handler: Any, layer: str) -> Iterator[None]:
-    with handler.ledger.lease(None, "app", layer):
-        yield
-
-
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("reaction", list(reactions()), ids=str)
 def test_every_answer_has_the_reaction_that_is_documented(
@@ -120,7 +113,7 @@ def test_every_answer_has_the_reaction_that_is_documented(
         del event["Records"][0]["s3"]["object"]["size"]
 
     layer = content.digest if reaction.known else f'IfMatch "{stored.etag}" of s3://{BUCKET}/{key}'
-    with leased_to_another(handler, layer) if reaction.answer == "leased to another" else nullcontext():
+    with handler.ledger.lease(None, "app", layer) if reaction.answer == "leased to another" else nullcontext():
         arrange(reaction, gremlin, s3_double, strict_ecr, stored, FOREVER if lasting else 1)
         outcome = invoke(handler, event)
     assert outcome == (reaction.lasting if lasting else reaction.once)

@@ -227,10 +227,10 @@ def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
         ("CompleteLayerUpload", Fault("UploadNotFoundException")),
     ],
 )
+@pytest.mark.usefixtures("small_parts")
 def test_a_layer_survives_any_single_fault_of_ecr(
     operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Pattern(3500)
     key = f"app/{operation}-{fault.code}-{fault.after}"
     s3_double.objects[key] = Stored(content)
@@ -251,10 +251,10 @@ def test_a_layer_survives_any_single_fault_of_ecr(
         ("BreakBody", Fault()),
     ],
 )
+@pytest.mark.usefixtures("small_parts")
 def test_a_layer_survives_any_single_fault_of_s3(
     operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Pattern(3500)
     key = f"app/{operation}-{fault.code}"
     s3_double.objects[key] = Stored(content)
@@ -267,10 +267,10 @@ def test_a_layer_survives_any_single_fault_of_s3(
     assert len(strict_ecr.spans) == 4
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_the_next_parts_are_read_while_one_is_sent(
     handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Pattern(9500)
     s3_double.objects["app/ahead"] = Stored(content)
     upload_part = handler.registry.upload_part
@@ -288,10 +288,10 @@ def test_the_next_parts_are_read_while_one_is_sent(
     assert strict_ecr.content_of("app", content.digest) == content.slice(0, 9500)
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_a_layer_that_fails_halfway_leaves_nothing_running(
     handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     s3_double.objects["app/denied"] = Stored(Pattern(1_000_000))
     strict_ecr.faults.add("UploadLayerPart", Fault("AccessDeniedException"), nth=2)
 
@@ -313,10 +313,10 @@ class Hanging(Pattern):
         return super().slice(first, end)
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_an_invocation_does_not_wait_for_s3_past_its_end(
     handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
-    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     content = Hanging(9500)
     s3_double.objects["app/hanging"] = Stored(content)
     invocation = Invocation(3.5)
