@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from s3_to_ecr.content import Blob, RunningDigest, read_ahead
+from s3_to_ecr.content import Blob
 from s3_to_ecr.deadline import Deadline, Pace
-from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerPart, LayerUpload, Registry, base64_bytes
+from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, Registry
 from s3_to_ecr.errors import (
     BlobTooLarge,
     DigestMismatch,
@@ -16,7 +16,9 @@ from s3_to_ecr.errors import (
     UploadLost,
 )
 from s3_to_ecr.jobs import UploadLayer
+from s3_to_ecr.layer_part import LayerPart, base64_bytes
 from s3_to_ecr.ledger import Lease, Progress
+from s3_to_ecr.read_ahead import RunningDigest, read_ahead
 from s3_to_ecr.telemetry import logger, metrics
 
 # How often a layer is begun in one invocation, ECR having forgotten its uploads, and how often ECR may refuse a part

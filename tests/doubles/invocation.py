@@ -8,7 +8,8 @@ import pytest
 
 from local.invocation import Invocation
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.ecr import LayerPart, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr import LayerUpload, PartReceipt, Registry
+from s3_to_ecr.layer_part import LayerPart
 from s3_to_ecr.ledger import Lease, Progress
 
 

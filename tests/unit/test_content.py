@@ -11,7 +11,7 @@ from botocore.exceptions import FlexibleChecksumError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from s3_to_ecr.content import Blob, RunningDigest, open_blob
+from s3_to_ecr.content import Blob, open_blob
 from s3_to_ecr.errors import (
     AccessDenied,
     ObjectArchived,
@@ -23,6 +23,7 @@ from s3_to_ecr.errors import (
     TransferCorrupted,
 )
 from s3_to_ecr.events import ObjectCreated
+from s3_to_ecr.read_ahead import RunningDigest
 from tests.conftest import ONE_ATTEMPT, stubbed
 
 if TYPE_CHECKING:

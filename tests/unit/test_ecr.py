@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.ecr import LayerPart, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr import LayerUpload, PartReceipt, Registry
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,
@@ -28,6 +28,7 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     UploadLost,
 )
+from s3_to_ecr.layer_part import LayerPart
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.server import Fault
 

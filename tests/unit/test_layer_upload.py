@@ -11,7 +11,7 @@ import pytest
 
 from local.invocation import Invocation
 from s3_to_ecr.content import Blob
-from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerPart, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, PartReceipt, Registry
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobTooLarge,
@@ -25,6 +25,7 @@ from s3_to_ecr.errors import (
     UploadLost,
 )
 from s3_to_ecr.jobs import UploadLayer
+from s3_to_ecr.layer_part import LayerPart
 from s3_to_ecr.layer_upload import upload_layer
 from s3_to_ecr.ledger import Lease, Progress
 from tests.doubles.ecr import EcrDouble
@@ -456,7 +457,7 @@ def test_what_a_bad_object_left_behind_does_not_spoil_a_good_one(registry: Regis
 
 
 def test_what_was_refused_is_not_gone_on_with(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3_to_ecr.content.RunningDigest.__str__", lambda _: OTHER_DIGEST)
+    monkeypatch.setattr("s3_to_ecr.read_ahead.RunningDigest.__str__", lambda _: OTHER_DIGEST)
     for digest, error in ((OTHER_DIGEST, DigestMismatch), (None, TransferCorrupted)):
         lease = OwnLease()
         with pytest.raises(error):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from local.invocation import Invocation
-from s3_to_ecr.content import Blob, RunningDigest, read_ahead
+from s3_to_ecr.content import Blob
 from s3_to_ecr.deadline import RESERVE_SECONDS, Pace
 from s3_to_ecr.errors import ObjectChanged, OutOfTime
+from s3_to_ecr.read_ahead import RunningDigest, read_ahead
 from tests.conftest import wait_until
 from tests.doubles.invocation import Hourglass, deadline_of
 
