@@ -30,7 +30,7 @@ from s3_to_ecr.layouts import route
 from s3_to_ecr.ledger import Ledger
 from s3_to_ecr.once import Once
 from s3_to_ecr.settings import Settings
-from s3_to_ecr.telemetry import logger, metrics, object_context, record_result, report
+from s3_to_ecr.telemetry import count, log_with, logger, metrics, object_context, record_result, report
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -81,7 +81,7 @@ def mirror_all(notification: object) -> Outcome:
     """Mirrors every record of a notification; raises `MalformedEvent` if it is none."""
     outcome = Outcome([], [])
     records = events.records(notification)
-    metrics.add_metric("Records", "Count", len(records))
+    count("Records", len(records))
     for record in records:
         match attempt(record):
             case Failure() as failure:
@@ -107,7 +107,7 @@ def attempt(record: dict[str, Any]) -> Result | Failure:
 def mirror(record: dict[str, Any]) -> Result:
     """Does what the key of one record's object asks for."""
     created = events.object_created(record)
-    logger.append_keys(bucket=created.bucket, key=created.key)
+    log_with(bucket=created.bucket, key=created.key)
     with concerning(created.bucket, created.key):
         if isinstance(created, OtherEvent):
             return ignored(created, f"{created.name} announces no new object")
@@ -128,9 +128,9 @@ def ignored(created: ObjectCreated | OtherEvent, reason: str) -> Result:
 
 def upload(created: ObjectCreated, job: UploadLayer) -> Result:
     """Brings the object into ECR as a layer."""
-    logger.append_keys(repository=job.repository)
+    log_with(repository=job.repository)
     if job.digest:
-        logger.append_keys(digest=job.digest)
+        log_with(digest=job.digest)
     deadline.require("this object")
     started = time.monotonic()
     result = layers.upload(open_blob(s3, created), job, created.sequencer)

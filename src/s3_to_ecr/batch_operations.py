@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from s3_to_ecr.errors import MalformedEvent, Rejected
 from s3_to_ecr.jobs import Failure, Result
-from s3_to_ecr.telemetry import metrics
+from s3_to_ecr.telemetry import count
 
 _SCHEMA_VERSIONS = ("1.0", "2.0")
 
@@ -34,7 +34,7 @@ def answer(event: dict[str, Any], attempt: Callable[[dict[str, Any]], Result | F
         raise MalformedEvent(f"S3 Batch Operations' schema version {version!r} is none of {_SCHEMA_VERSIONS}.")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "taskId" in task for task in tasks):
         raise MalformedEvent("expected the tasks of an S3 Batch Operations job, each with its taskId.")
-    metrics.add_metric("Records", "Count", len(tasks))
+    count("Records", len(tasks))
     return {
         "invocationSchemaVersion": version,
         "treatMissingKeysAs": "TemporaryFailure",  # there are none: every task is answered for

@@ -19,7 +19,7 @@ from s3_to_ecr.jobs import UploadLayer
 from s3_to_ecr.layer_part import LayerPart, base64_bytes
 from s3_to_ecr.ledger import Lease, Progress
 from s3_to_ecr.read_ahead import RunningDigest, read_ahead
-from s3_to_ecr.telemetry import logger, metrics
+from s3_to_ecr.telemetry import count, log_with, logger
 
 # How often a layer is begun in one invocation, ECR having forgotten its uploads, and how often ECR may refuse a part
 # before it has come farther than ever. Both are rare; past these, the queue's patience is better than ours.
@@ -177,7 +177,7 @@ class _Sending:
         self.upload = upload
         self.position = self._confirmed = position
         self._reported = self._percent()
-        logger.append_keys(upload_id=upload.upload_id)
+        log_with(upload_id=upload.upload_id)
 
     def part(self, first_byte: int, length: int, used: LayerPart | None) -> LayerPart:
         """A part of the upload, to be written."""
@@ -191,7 +191,7 @@ class _Sending:
         receipt = self._registry.upload_part(self.upload, part)
         expected = receipt.last_byte + 1
         if resends := resent + receipt.resends:
-            metrics.add_metric("PartsResent", "Count", resends)
+            count("PartsResent", resends)
 
         if expected > self._confirmed:
             self._stalls = 0

@@ -6,6 +6,7 @@ Logs are JSON lines, level and service by Powertools' own variables; metrics are
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,17 +20,32 @@ SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "s3-to-ecr")
 logger = Logger(service=SERVICE)
 metrics = Metrics(service=SERVICE, namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "S3ToEcr"))
 
-# What a log line says of the object at hand, as far as it is known by then.
-_OBJECT_KEYS = ("bucket", "key", "repository", "digest", "upload_id")
+_metrics_lock = threading.Lock()
 
 
 @contextmanager
 def object_context() -> Iterator[None]:
-    """One object's log context: what is appended to the logger within is forgotten at the end."""
+    """One object's log context: what `log_with` adds within is forgotten at the end."""
+    before = logger.thread_safe_get_current_keys()
     try:
         yield
     finally:
-        logger.remove_keys(_OBJECT_KEYS)
+        logger.thread_safe_clear_keys()
+        logger.thread_safe_append_keys(**before)
+
+
+def log_with(**keys: str) -> None:
+    """Writes `bucket`, `key`, `repository`, `digest` or `upload_id` into the log lines that follow in this context.
+
+    A thread that runs in a copy of its parent's context begins with the parent's, and keeps its own to itself.
+    """
+    logger.thread_safe_append_keys(**keys)
+
+
+def count(name: str, value: float = 1, unit: str = "Count") -> None:
+    """Adds to a metric, from any thread."""
+    with _metrics_lock:
+        metrics.add_metric(name, unit, value)
 
 
 def record_result(result: Result, seconds: float) -> None:
@@ -42,10 +58,10 @@ def record_result(result: Result, seconds: float) -> None:
         reason=result["reason"],
         seconds=round(seconds, 3),
     )
-    metrics.add_metric("LayersUploaded" if uploaded else "LayersSkipped", "Count", 1)
+    count("LayersUploaded" if uploaded else "LayersSkipped")
     if uploaded:
-        metrics.add_metric("BytesUploaded", "Bytes", result["size"] or 0)
-        metrics.add_metric("UploadSeconds", "Seconds", seconds)
+        count("BytesUploaded", result["size"] or 0, "Bytes")
+        count("UploadSeconds", seconds, "Seconds")
 
 
 def report_given_up(error: S3ToEcrError, deliveries: int) -> None:
@@ -58,7 +74,7 @@ def report_given_up(error: S3ToEcrError, deliveries: int) -> None:
         key=error.key,
         deliveries=deliveries,
     )
-    metrics.add_metric("GivenUp", "Count", 1)
+    count("GivenUp")
 
 
 def report(error: S3ToEcrError) -> None:
@@ -71,4 +87,4 @@ def report(error: S3ToEcrError) -> None:
             logger.error("Unexpected error, to be retried", exc_info=error.__cause__, reason=error.reason)
         case _:
             logger.warning("To be retried", error_type=name, reason=error.reason)
-    metrics.add_metric("Rejected" if isinstance(error, Rejected) else "RetriedLater", "Count", 1)
+    count("Rejected" if isinstance(error, Rejected) else "RetriedLater")

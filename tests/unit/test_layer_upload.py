@@ -94,7 +94,7 @@ def before_part(registry: Registry, monkeypatch: pytest.MonkeyPatch, first_byte:
 
 def part_metrics(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     counted: list[float] = []
-    monkeypatch.setattr("s3_to_ecr.layer_upload.metrics.add_metric", lambda _name, _unit, value: counted.append(value))
+    monkeypatch.setattr("s3_to_ecr.layer_upload.count", lambda _name, value: counted.append(value))
     return counted
 
 
