@@ -1,6 +1,6 @@
 """Lambda's entry: what was put into S3, on its way into ECR.
 
-    an event ─► its records ─► one object each ─► a job by its key ─► a layer in ECR
+    an event ─► its records ─► one object each ─► a job by its key ─► a layer, or images, in ECR
 
 S3 and EventBridge events are answered with the results and fail if any record failed; SQS events with the messages to
 deliver again; S3 Batch Operations with what became of each task. A record's failure never stops the others. Runs as
@@ -12,25 +12,25 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
 from s3_to_ecr import batch_operations, events
 from s3_to_ecr.aws import CLIENT_CONFIG, S3_CONFIG
-from s3_to_ecr.content import open_blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr import Registry
-from s3_to_ecr.errors import MalformedEvent, S3ToEcrError, Unexpected, concerning
-from s3_to_ecr.events import ObjectCreated, OtherEvent
-from s3_to_ecr.jobs import Failure, Ignore, Outcome, Result, UploadLayer
+from s3_to_ecr.errors import MalformedEvent, S3ToEcrError, Unexpected
+from s3_to_ecr.image_push import ImageMirror
+from s3_to_ecr.jobs import Failure, Outcome, Result
 from s3_to_ecr.layer_mirror import LayerMirror
-from s3_to_ecr.layouts import route
 from s3_to_ecr.ledger import Ledger
+from s3_to_ecr.mirror import Mirror
 from s3_to_ecr.once import Once
 from s3_to_ecr.settings import Settings
-from s3_to_ecr.telemetry import count, log_with, logger, metrics, object_context, record_result, report
+from s3_to_ecr.tags import Tags
+from s3_to_ecr.telemetry import count, logger, metrics, object_context, report
+from s3_to_ecr.waiting import Waiting
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -50,6 +50,9 @@ ledger = Ledger(dynamodb, settings.state_table)
 once = Once(dynamodb, settings.state_table)
 deadline = Deadline()
 layers = LayerMirror(registry, ledger, once, deadline, settings)
+tags = Tags(dynamodb, settings.state_table, settings.registry_id)
+images = ImageMirror(registry, layers, ledger, tags, deadline, settings)
+mirror = Mirror(s3, layers, images, Waiting(dynamodb, settings.state_table), deadline, settings)
 gc.freeze()
 gc.enable()
 
@@ -95,47 +98,13 @@ def attempt(record: dict[str, Any]) -> Result | Failure:
     """Mirrors one record, and whatever comes of it, lets the others go on."""
     with object_context():
         try:
-            return mirror(record)
+            return mirror.mirror(events.object_created(record))
         except S3ToEcrError as error:
             failed = error
         except Exception as error:  # noqa: BLE001 (the boundary between objects)
             failed = Unexpected(error)
         report(failed)
         return Failure(record, failed)
-
-
-def mirror(record: dict[str, Any]) -> Result:
-    """Does what the key of one record's object asks for."""
-    created = events.object_created(record)
-    log_with(bucket=created.bucket, key=created.key)
-    with concerning(created.bucket, created.key):
-        if isinstance(created, OtherEvent):
-            return ignored(created, f"{created.name} announces no new object")
-        match route(created.key, settings):
-            case Ignore(reason):
-                return ignored(created, reason)
-            case UploadLayer() as job:
-                return upload(created, job)
-
-
-def ignored(created: ObjectCreated | OtherEvent, reason: str) -> Result:
-    """Says so in the log and in the answer."""
-    logger.info("Ignored", reason=reason)
-    return Result(
-        bucket=created.bucket, key=created.key, action="ignored", repository=None, digest=None, size=None, reason=reason
-    )
-
-
-def upload(created: ObjectCreated, job: UploadLayer) -> Result:
-    """Brings the object into ECR as a layer."""
-    log_with(repository=job.repository)
-    if job.digest:
-        log_with(digest=job.digest)
-    deadline.require("this object")
-    started = time.monotonic()
-    result = layers.upload(open_blob(s3, created), job, created.sequencer)
-    record_result(result, time.monotonic() - started)
-    return result
 
 
 @functools.cache

@@ -70,6 +70,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def needed(found: bool, what: str) -> None:
+    """Skips a test on a machine without a tool; under CI a missing tool is a failure."""
+    if not found:
+        assert os.environ.get("CI") != "true", what
+        pytest.skip(what)
+
+
 # For clients whose errors a test wants at once.
 ONE_ATTEMPT = Config(retries={"mode": "standard", "total_max_attempts": 1})
 
@@ -175,6 +182,12 @@ SMALL_PART = 1000
 def small_parts(strict_ecr: EcrDouble) -> None:
     """Lets the strict ECR want parts of that size."""
     strict_ecr.part_size = strict_ecr.min_part_bytes = SMALL_PART
+
+
+@pytest.fixture
+def handler(doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
+    """The function between the two doubles."""
+    return load_handler(doubled)
 
 
 @pytest.fixture

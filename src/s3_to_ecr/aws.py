@@ -15,7 +15,8 @@ from s3_to_ecr.errors import AccessDenied, RequestRefused, S3ToEcrError, Service
 CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
 
 # S3 begins to answer within milliseconds, and a read that hangs is better begun anew soon: others may wait for its end.
-S3_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=10))
+# Connections for four layers at a time, of each of which three parts are being read.
+S3_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=10, max_pool_connections=16))
 
 # What an AWS error code means: a class of ours, and what to do about it.
 Codes = Mapping[str, tuple[type[S3ToEcrError], str]]

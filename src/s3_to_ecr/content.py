@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
@@ -23,6 +24,7 @@ from s3_to_ecr.events import ObjectCreated
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
+    from types_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 # botocore retries a request, but not a body that breaks off while it is read.
 _BODY_ATTEMPTS = 3
@@ -87,7 +89,26 @@ class Blob:
     def identity(self) -> str:
         """What tells the object's bytes from all others, whoever announced them."""
         [(kind, value)] = _pin(self.version_id, self.etag).items()
-        return f"{kind} {value} of {self.uri}"
+        within = "" if self.size == self.object_size else f"{self.size} bytes from byte {self.offset} on, "
+        return f"{within}{kind} {value} of {self.uri}"
+
+    def within(self, offset: int, size: int) -> Blob:
+        """The `size` bytes of the blob from `offset` on, as a blob. They must be there."""
+        return replace(self, offset=self.offset + offset, size=size)
+
+    def written_if_current(self) -> datetime | None:
+        """When the object was written; `None` if its key names another one by now, or none. Raises as `open_blob`."""
+        try:
+            head = _look_up(self.s3, self.bucket, self.key, {})
+        except ObjectMissing:
+            return None
+        if self.is_one_version and "VersionId" in head:
+            return head["LastModified"] if head["VersionId"] == self.version_id else None
+        return head["LastModified"] if head["ETag"].strip('"') == self.etag else None
+
+    def read_all(self) -> bytes:
+        """The whole blob, of which the caller knows that it is small. Raises as `read`."""
+        return b"".join(self.read(0, self.size)) if self.size else b""
 
     def read(self, first: int, length: int) -> Generator[bytes]:
         """Exactly `length` bytes from byte `first` of the blob on, in chunks of any size.
@@ -140,12 +161,16 @@ def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
     """The whole object as a blob. Asks S3 only for what the event does not say. Raises as `Blob.read`."""
     version_id, etag, size = created.version_id, created.etag, created.size
     if size is None or not _pin(version_id, etag):
-        with translated(f"looking up {created.uri}", _CODES):
-            head = s3.head_object(Bucket=created.bucket, Key=created.key, **_pin(version_id, etag))
+        head = _look_up(s3, created.bucket, created.key, _pin(version_id, etag))
         size = head["ContentLength"]
         etag = head["ETag"].strip('"')
         version_id = head.get("VersionId", version_id)
     return Blob(s3, created.bucket, created.key, version_id, etag, size, object_size=size)
+
+
+def _look_up(s3: S3Client, bucket: str, key: str, pin: dict[str, Any]) -> HeadObjectOutputTypeDef:
+    with translated(f"looking up s3://{bucket}/{key}", _CODES):
+        return s3.head_object(Bucket=bucket, Key=key, **pin)
 
 
 def _pin(version_id: str | None, etag: str | None) -> dict[str, Any]:

@@ -1,29 +1,35 @@
-"""Amazon ECR's layer API, one method a call, in the words of its documentation.
+"""Amazon ECR's layer and image API, one method a call, in the words of its documentation.
 
 Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's service quotas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
 from s3_to_ecr.aws import Codes, translated
 from s3_to_ecr.errors import (
     AccessDenied,
+    BlobsMissing,
+    BrokenManifest,
     DigestMismatch,
     RepositoryMissing,
+    TagTaken,
     UploadLost,
 )
 from s3_to_ecr.layer_part import PART_HANDLERS, LayerPart
+from s3_to_ecr.manifests import Manifest
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
 
+T = TypeVar("T")
 LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
 
 # Service quotas "Layer parts" and "Layer size".
@@ -31,7 +37,12 @@ MAX_LAYER_PARTS = 4_200
 MAX_LAYER_BYTES = 52_000 * 1024 * 1024
 
 _MISSING = "Create the repository, or set CREATE_REPOSITORIES to true."
-_MISMATCH = "The object's content does not have the digest that its key names."
+_MISMATCH = "The content does not have the digest that its key names, or its manifest."
+_TAKEN = "The repository's tags are immutable: choose another tag, or delete the image that has it."
+_CLEANED_UP = "ECR has removed them in the meantime; they are uploaded again."
+
+# BatchCheckLayerAvailability and BatchGetImage: how many a call may ask for.
+_BATCH = 100
 _KMS = "The repository's KMS key could not be used: allow the function's role to use it."
 
 _CODES: Codes = {
@@ -42,6 +53,10 @@ _CODES: Codes = {
     "EmptyUploadException": (UploadLost, ""),
     "LayerPartTooSmallException": (UploadLost, ""),
     "KmsException": (AccessDenied, _KMS),
+    "ImageTagAlreadyExistsException": (TagTaken, _TAKEN),
+    "ImageDigestDoesNotMatchException": (BrokenManifest, ""),
+    "LayersNotFoundException": (BlobsMissing, _CLEANED_UP),
+    "ReferencedImagesNotFoundException": (BlobsMissing, _CLEANED_UP),
 }
 
 
@@ -65,6 +80,14 @@ class PartReceipt:
     resends: int
 
 
+@dataclass(frozen=True)
+class ImagesFound:
+    """What ECR has of the images that it was asked for: their digests, and those that tags name."""
+
+    there: frozenset[str]
+    named: Mapping[str, str]
+
+
 class Registry:
     """One ECR registry: the account `registry_id`'s, or by `None` the caller's own."""
 
@@ -75,20 +98,22 @@ class Registry:
         for event, handler in PART_HANDLERS.items():
             client.meta.events.register(event, handler, unique_id=event)
 
-    def layer_availability(self, repository: str, digest: str) -> LayerAvailability:
-        """BatchCheckLayerAvailability for one digest.
+    def layer_availability(self, repository: str, digests: Iterable[str]) -> dict[str, LayerAvailability]:
+        """BatchCheckLayerAvailability, as often as it takes for so many digests.
 
         A layer that ECR lacks comes back as UNAVAILABLE or among the failures: UNAVAILABLE here. An ARCHIVED one
         belongs to archived images and cannot be pulled until one of them is restored.
         """
-        with _calling("BatchCheckLayerAvailability", repository):
-            answer = self._client.batch_check_layer_availability(
-                repositoryName=repository, layerDigests=[digest], **self._registry
-            )
-        for layer in answer.get("layers", []):
-            if layer.get("layerDigest") == digest:
-                return layer.get("layerAvailability", "UNAVAILABLE")
-        return "UNAVAILABLE"
+        found: dict[str, LayerAvailability] = dict.fromkeys(digests, "UNAVAILABLE")
+        for batch in _batches(found):
+            with _calling("BatchCheckLayerAvailability", repository):
+                answer = self._client.batch_check_layer_availability(
+                    repositoryName=repository, layerDigests=batch, **self._registry
+                )
+            for layer in answer.get("layers", []):
+                if layer.get("layerDigest") in found and "layerAvailability" in layer:
+                    found[layer["layerDigest"]] = layer["layerAvailability"]
+        return found
 
     def initiate(self, repository: str) -> LayerUpload:
         """InitiateLayerUpload."""
@@ -143,6 +168,49 @@ class Registry:
                 return digest
         return answer["layerDigest"]
 
+    def images(self, repository: str, digests: Iterable[str], tags: Iterable[str] = ()) -> ImagesFound:
+        """BatchGetImage, as often as it takes: which of the images are there, and what the tags name."""
+        identifiers = [{"imageDigest": digest} for digest in digests] + [{"imageTag": tag} for tag in tags]
+        there: set[str] = set()
+        named: dict[str, str] = {}
+        for batch in _batches(identifiers):
+            with _calling("BatchGetImage", repository):
+                answer = self._client.batch_get_image(
+                    repositoryName=repository, imageIds=cast("Any", batch), **self._registry
+                )
+            for image in answer.get("images", []):
+                found = image["imageId"]
+                there.add(found["imageDigest"])
+                if "imageTag" in found:
+                    named[found["imageTag"]] = found["imageDigest"]
+        return ImagesFound(frozenset(there), named)
+
+    def put_image(self, repository: str, manifest: Manifest, tag: str | None = None) -> None:
+        """PutImage, with the manifest's exact bytes. That the image is there already, so tagged, is success.
+
+        Raises `TagTaken` when the tag is immutable and names another image, `BlobsMissing` when ECR lacks what the
+        manifest names, `BrokenManifest` when ECR finds another digest.
+        """
+        tagged: dict[str, Any] = {"imageTag": tag} if tag else {}
+        with _calling("PutImage", repository):
+            try:
+                self._client.put_image(
+                    repositoryName=repository,
+                    imageManifest=manifest.content.decode(),
+                    imageManifestMediaType=manifest.media_type,
+                    imageDigest=manifest.digest,
+                    **tagged,
+                    **self._registry,
+                )
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == "ImageAlreadyExistsException":
+                    return
+                is_taken = code == "ImageTagAlreadyExistsException"
+                # By the same image, if another invocation has put it just now.
+                if not is_taken or not tag or self.images(repository, [], [tag]).named.get(tag) != manifest.digest:
+                    raise
+
     def create_repository(self, repository: str) -> None:
         """CreateRepository, with the registry's defaults. That another invocation was faster is no error."""
         with _calling("CreateRepository", repository):
@@ -151,6 +219,13 @@ class Registry:
             except ClientError as error:
                 if error.response["Error"]["Code"] != "RepositoryAlreadyExistsException":
                     raise
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in lists of as many as a call takes."""
+    waiting = iter(items)
+    while batch := list(itertools.islice(waiting, _BATCH)):
+        yield batch
 
 
 def _calling(operation: str, repository: str) -> AbstractContextManager[None]:

@@ -6,9 +6,11 @@ S3ToEcrError
 │   ├── RepositoryNotNamed     the key has no folder and there is no default repository
 │   ├── InvalidRepositoryName  ECR would not accept the name
 │   ├── RepositoryMissing      ECR has no such repository, and may not be given one
-│   ├── UnsupportedLayout      the key belongs to a layout that this version cannot push
+│   ├── UnsupportedArchive     an image archive that has to be unpacked first
+│   ├── BrokenArchive          a tar archive that is damaged, or reaches outside itself
 │   ├── UnsupportedManifest    a manifest of a kind that ECR does not take
 │   ├── BrokenManifest         a manifest that is not what it says
+│   ├── InvalidTag             ECR would not accept the tag, or two images want it
 │   ├── TagTaken               the tag is immutable and names another image
 │   ├── EmptyBlob              zero bytes: ECR has no empty layers
 │   ├── BlobTooLarge           more bytes or parts than ECR takes
@@ -21,7 +23,7 @@ S3ToEcrError
 └── RetryLater                 may work later: goes back on the queue
     ├── OutOfTime              the invocation ends before the layer does; progress is saved
     ├── BlobsMissing           blobs that the manifest names are not there yet
-    ├── UploadInProgress       another invocation is uploading the same layer
+    ├── UploadInProgress       another invocation is at the same layer, or the same tags
     ├── UploadLost             ECR forgot the upload, or stopped taking its parts
     ├── TransferCorrupted      ECR received other bytes than S3 sent
     ├── ServiceUnavailable     throttling or an outage, past the SDK's own retries
@@ -32,6 +34,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# How many reasons one error gives, of several.
+_MOST_REASONS = 5
 
 
 class S3ToEcrError(Exception):
@@ -67,8 +72,12 @@ class RepositoryMissing(Rejected):
     """ECR does not have the repository, and `CREATE_REPOSITORIES` is not `true`."""
 
 
-class UnsupportedLayout(Rejected):
-    """The key belongs to an image layout that this version cannot push."""
+class UnsupportedArchive(Rejected):
+    """An image archive in a form that cannot be read in pieces, such as a compressed one."""
+
+
+class BrokenArchive(Rejected):
+    """A tar archive that is cut off or damaged, lacks what it names, or has members or links outside itself."""
 
 
 class UnsupportedManifest(Rejected):
@@ -77,6 +86,10 @@ class UnsupportedManifest(Rejected):
 
 class BrokenManifest(Rejected):
     """A manifest that cannot be parsed, or names a digest that its bytes do not have."""
+
+
+class InvalidTag(Rejected):
+    """The image's tag is outside the registry API's rule, or is another image's, too."""
 
 
 class TagTaken(Rejected):
@@ -116,21 +129,34 @@ class RequestRefused(Rejected):
 
 
 class RetryLater(S3ToEcrError):
-    """May work later without anybody's help."""
+    """May work later without anybody's help; when one of the objects with the `awaited` keys has come, if any.
+
+    If it `only_waits`, nothing else has failed.
+    """
+
+    awaited: tuple[str, ...] = ()
+    only_waits = False
 
 
 class OutOfTime(RetryLater):
-    """The invocation is about to end. `got_on` says that the next one will be nearer to the end of the layer."""
+    """The invocation is about to end. `got_on` says that the next one will come nearer to the end of the object."""
 
-    got_on = True
+    def __init__(self, reason: str, *, got_on: bool = False) -> None:
+        super().__init__(reason)
+        self.got_on = got_on
 
 
 class BlobsMissing(RetryLater):
-    """Blobs that a manifest names have not arrived yet."""
+    """Blobs that a manifest names have not arrived yet, under the keys where they are `awaited`."""
+
+    def __init__(self, reason: str, *awaited: str) -> None:
+        super().__init__(reason)
+        self.awaited = awaited
+        self.only_waits = bool(awaited)
 
 
 class UploadInProgress(RetryLater):
-    """Another invocation is uploading this layer."""
+    """Another invocation is uploading this layer, or setting the tags of this image."""
 
 
 class UploadLost(RetryLater):
@@ -155,13 +181,28 @@ class Unexpected(RetryLater):
 
 @contextmanager
 def concerning(bucket: str, key: str) -> Iterator[None]:
-    """Writes into every error which object it is about; one outside the tree comes out as `Unexpected`."""
+    """Writes into every error which object it is about, unless it knows. Others come out as `Unexpected`."""
     try:
         yield
     except S3ToEcrError as error:
-        error.bucket, error.key = bucket, key
+        if error.bucket is None:
+            error.bucket, error.key = bucket, key
         raise
     except Exception as error:
         unexpected = Unexpected(error)
         unexpected.bucket, unexpected.key = bucket, key
         raise unexpected from error
+
+
+def combined(failures: list[S3ToEcrError], ranking: tuple[type[S3ToEcrError], ...]) -> S3ToEcrError:
+    """The failure whose kind comes first in the `ranking`, with the reasons of all, and what any of them waits for."""
+    first = min(failures, key=lambda error: [isinstance(error, kind) for kind in ranking].index(True))
+    if len(failures) > 1:
+        more = f"; and {len(failures) - _MOST_REASONS} more" if len(failures) > _MOST_REASONS else ""
+        reasons = "; ".join(error.reason for error in failures[:_MOST_REASONS])
+        first.reason = f"{len(failures)} failures: {reasons}{more}"
+    if isinstance(first, RetryLater):
+        waiting = [error for error in failures if isinstance(error, RetryLater)]
+        first.awaited = tuple(key for error in waiting for key in error.awaited)
+        first.only_waits = all(error.only_waits for error in waiting)
+    return first

@@ -33,8 +33,8 @@ _COMPLETING_SECONDS = 5
 
 # Of the function's memory, parts may take an eighth; the SDK and its imports take most of the rest in a small one. One
 # part is being sent, one at least is being read; more than two ahead would only wait, as S3 answers sooner than ECR.
-_PARTS_SHARE = 8
-_FEWEST_PARTS, _MOST_PARTS = 2, 3
+PARTS_SHARE = 8
+FEWEST_PARTS, _MOST_PARTS = 2, 3
 
 
 def upload_layer(
@@ -83,7 +83,7 @@ def upload_layer(
 
 def _parts_in_memory(memory: int, part_size: int) -> int:
     """How many parts of that size the memory has room for. Both are in bytes."""
-    return max(_FEWEST_PARTS, min(_MOST_PARTS, memory // _PARTS_SHARE // base64_bytes(part_size)))
+    return max(FEWEST_PARTS, min(_MOST_PARTS, memory // PARTS_SHARE // base64_bytes(part_size)))
 
 
 def _send_parts(
@@ -118,7 +118,7 @@ def _hash_up_to(end: int, running_digest: RunningDigest, blob: Blob, sending: _S
     """Reads, for the digest only, what an earlier invocation has sent: the blob's bytes up to `end`."""
     starts = range(running_digest.length, end, sending.upload.part_size)
     pace = Pace(deadline, "reading again, for the digest, what was sent before")
-    with closing(read_ahead(blob, starts, lambda *_: _Unsent(), running_digest, _FEWEST_PARTS, pace)) as parts:
+    with closing(read_ahead(blob, starts, lambda *_: _Unsent(), running_digest, FEWEST_PARTS, pace)) as parts:
         for _ in starts:
             with pace.step():
                 next(parts)
@@ -226,9 +226,9 @@ class _Sending:
 
     def is_there(self) -> bool:
         """Whether ECR has the layer after all, as far as its digest is known."""
-        return bool(self.digest) and (
-            self._registry.layer_availability(self._repository, str(self.digest)) == "AVAILABLE"
-        )
+        if not self.digest:
+            return False
+        return self._registry.layer_availability(self._repository, [self.digest])[self.digest] == "AVAILABLE"
 
     def _note_progress(self) -> None:
         digest = self.digest if self._computed else None

@@ -101,7 +101,7 @@ class Lease:
         except _LeasedToAnother as error:
             until = datetime.fromtimestamp(int(error.row["lease_end"]) / 1000, UTC)
             raise UploadInProgress(
-                f"another invocation is uploading this layer; its lease ends at {until:%H:%M:%S} UTC unless renewed."
+                f"another invocation is at the same; its lease ends at {until:%H:%M:%S} UTC unless renewed."
             ) from error
         self.held_before = row["taken"] > 1
         if "upload_id" in row:

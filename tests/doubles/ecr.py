@@ -3,6 +3,8 @@
 The rules are those of the API reference: a part begins where the last one ended and is as long as its offsets say;
 parts but the last have a minimum size; a layer has the digest that is declared, and is not empty; an image's layers and
 children are there before it is. Where ECR may answer in more than one way, `missing_as` and the like choose.
+
+Over HTTP it also serves pulls, as a registry: what was put can be got with skopeo.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 _TARGET = "AmazonEC2ContainerRegistry_V20150921."
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TAG = re.compile(r"[a-zA-Z0-9_.-]{1,300}")
 MAX_PART_BYTES = 20_971_520
+MAX_MANIFEST_CHARACTERS = 4_194_304
 MIN_PART_BYTES = 5 * 1024 * 1024
 
 
@@ -57,14 +61,23 @@ class Upload:
     content: bytearray = field(default_factory=bytearray)
 
 
+@dataclass(frozen=True)
+class Image:
+    """A manifest as it was put, with the media type that it is served under."""
+
+    manifest: str
+    media_type: str
+
+
 @dataclass
 class Repository:
     """What one repository holds: layers by digest (content, or `None`), images by digest, tags."""
 
     layers: dict[str, bytes | None] = field(default_factory=dict)
     archived: set[str] = field(default_factory=set)
-    images: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    immutable_tags: bool = False
 
 
 class EcrError(Exception):
@@ -151,6 +164,12 @@ class EcrDouble:
                 status, answer = answered
                 self.reply(status, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
 
+            def do_GET(self) -> None:
+                self.reply(*double.pull(self.path))
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
         with serving(Handler, tls) as url:
             self.url = url
             yield self
@@ -208,6 +227,7 @@ class EcrDouble:
             "CompleteLayerUpload": self._complete,
             "CreateRepository": self._create_repository,
             "PutImage": self._put_image,
+            "BatchGetImage": self._batch_get_image,
         }
 
     @staticmethod
@@ -298,21 +318,73 @@ class EcrDouble:
 
     def _put_image(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
         repository = self._repository(members)
-        manifest = members["imageManifest"]
+        manifest, tag = members["imageManifest"], members.get("imageTag")
         digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
         if members.get("imageDigest", digest) != digest:
             raise EcrError("ImageDigestDoesNotMatchException", f"The image has the digest {digest}")
         content = json.loads(manifest)
-        needed = [entry["digest"] for entry in [content.get("config"), *content.get("layers", [])] if entry]
-        if missing := [entry for entry in needed if entry not in repository.layers]:
-            raise EcrError("LayersNotFoundException", f"The layers {missing} do not exist")
-        children = [entry["digest"] for entry in content.get("manifests", [])]
-        if missing := [child for child in children if child not in repository.images]:
-            raise EcrError("ReferencedImagesNotFoundException", f"The images {missing} do not exist")
-        tag = members.get("imageTag")
-        if digest in repository.images and (tag is None or repository.tags.get(tag) == digest):
+        media_type = str(members.get("imageManifestMediaType") or content.get("mediaType") or "")
+        well_formed = media_type and ";" not in media_type and content.get("schemaVersion") == 2
+        if not well_formed or len(manifest) > MAX_MANIFEST_CHARACTERS or (tag is not None and not _TAG.fullmatch(tag)):
+            raise EcrError("InvalidParameterException", f"No image of the media type {media_type} with the tag {tag}")
+        _check_references(content, repository)
+        named = repository.tags.get(tag) if tag else None
+        if named and repository.immutable_tags:
+            raise EcrError("ImageTagAlreadyExistsException", f"The tag {tag} exists, and tags are immutable")
+        if digest in repository.images and (tag is None or named == digest):
             raise EcrError("ImageAlreadyExistsException", f"The image {digest} exists already")
-        repository.images[digest] = manifest
+        repository.images[digest] = Image(manifest, media_type)
         if tag is not None:
             repository.tags[tag] = digest
         return {"image": {"imageId": {"imageDigest": digest}, "repositoryName": members["repositoryName"]}}
+
+    def _batch_get_image(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        if not 1 <= len(members["imageIds"]) <= 100:
+            raise EcrError("InvalidParameterException", "imageIds takes 1 to 100 images")
+        images, failures = [], []
+        for asked in members["imageIds"]:
+            digest = asked.get("imageDigest") or repository.tags.get(asked["imageTag"])
+            if digest not in repository.images:
+                failures.append({"imageId": asked, "failureCode": "ImageNotFound"})
+                continue
+            image = repository.images[digest]
+            images.append({
+                "imageId": {**asked, "imageDigest": digest},
+                "imageManifest": image.manifest,
+                "imageManifestMediaType": image.media_type,
+            })  # fmt: skip
+        return {"images": images, "failures": failures}
+
+    def pull(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of a registry's answer to a GET of `path`: manifests by tag or digest, and blobs."""
+        if path == "/v2/":
+            return 200, b"", {}
+        asked = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)
+        repository = self.repositories.get(asked[1]) if asked else None
+        if not asked or not repository:
+            return 404, b"", {}
+        if asked[2] == "blobs":
+            content = repository.layers.get(asked[3])
+            return (200, content, {}) if content is not None else (404, b"", {})
+        digest = repository.tags.get(asked[3], asked[3])
+        if digest not in repository.images:
+            return 404, b"", {}
+        image = repository.images[digest]
+        return 200, image.manifest.encode(), {"Content-Type": image.media_type, "Docker-Content-Digest": digest}
+
+
+def _is_elsewhere(layer: dict[str, Any]) -> bool:
+    kind = layer.get("mediaType", "")
+    return bool(layer.get("urls")) or "foreign" in kind or "nondistributable" in kind
+
+
+def _check_references(content: dict[str, Any], repository: Repository) -> None:
+    """Raises unless all that the manifest names is there, but for layers that may be elsewhere."""
+    blobs = [content["config"]] if content.get("config") else []
+    blobs += [layer for layer in content.get("layers", []) if not _is_elsewhere(layer)]
+    if missing := [blob["digest"] for blob in blobs if blob["digest"] not in repository.layers]:
+        raise EcrError("LayersNotFoundException", f"The layers {missing} do not exist")
+    children = [entry["digest"] for entry in content.get("manifests", [])]
+    if missing := [child for child in children if child not in repository.images]:
+        raise EcrError("ReferencedImagesNotFoundException", f"The images {missing} do not exist")

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -70,6 +71,7 @@ class Stored:
     content: Content
     etag: str = "0123456789abcdef0123456789abcdef"
     version_id: str = "v1"
+    modified: int = 1_700_000_000
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class Read:
 
 
 class S3Double:
-    """The store, of one bucket with any name. `reads` holds all requests.
+    """The store, of one bucket with any name. `versions` are older ones, by key and id; `reads` holds all requests.
 
     Faults are for "GetObject", any request; or for "BreakBody", whose body breaks off halfway.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
+        self.versions: dict[tuple[str, str], Stored] = {}
         self.reads: list[Read] = []
         self.faults = Faults()
         self.url = ""
@@ -127,7 +130,7 @@ class S3Double:
             else:
                 request.cut()
             return
-        stored = self.objects.get(key)
+        stored = self.versions.get((key, version or "")) or self.objects.get(key)
         if stored is None:
             self._refuse(request, 404, "NoSuchKey")
         elif version not in (None, stored.version_id):
@@ -141,6 +144,7 @@ class S3Double:
 
     def _send(self, request: QuietHandler, stored: Stored, span: tuple[int, int] | None) -> None:
         headers = {"ETag": f'"{stored.etag}"', "x-amz-version-id": stored.version_id}
+        headers["Last-Modified"] = formatdate(stored.modified, usegmt=True)
         size = len(stored.content)
         first, end = (span[0], min(span[1] + 1, size)) if span else (0, size)
         headers["Content-Length"] = str(end - first)

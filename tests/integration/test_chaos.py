@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -32,11 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 PART = SMALL_PART
 SIZE = 3500
 Load = Callable[..., Any]
-
-
-@pytest.fixture
-def handler(doubled: dict[str, str], load_handler: Load) -> Any:
-    return load_handler(doubled)
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -225,7 +221,7 @@ def test_500_objects_arrive_once_each_however_their_events_come(
     assert len(messages) == 500
     waiting = [message for message in messages for _ in range(chance.randint(1, 3))]
     chance.shuffle(waiting)
-    run_side_by_side(doubled, waiting)
+    run_side_by_side(doubled, waiting, lambda message: message)
 
     assert strict_ecr.repositories["app"].layers == {layer.digest: layer.content for layer in layers}
     # Every layer was sent once: one upload, one completion, and not a byte more than it has.
@@ -234,19 +230,19 @@ def test_500_objects_arrive_once_each_however_their_events_come(
     assert strict_ecr.bytes_received == sum(len(layer.content) for layer in layers)
 
 
-def run_side_by_side(environment: dict[str, str], waiting: list[dict[str, Any]]) -> None:
-    """Lets four processes take the messages, and put back what they could not do."""
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    for message in waiting:
-        messages.put(message)
+def run_side_by_side(environment: dict[str, str], waiting: list[T], message: Callable[[T], dict[str, Any]]) -> None:
+    """Lets four processes take the messages of what is waiting, and put back what they could not do."""
+    left: queue.SimpleQueue[T] = queue.SimpleQueue()
+    for one in waiting:
+        left.put(one)
 
     def work() -> None:
         worker = Worker(environment)
         with suppress(queue.Empty):
             while True:
-                message = messages.get_nowait()
-                if worker.invoke(message) != {"batchItemFailures": []}:
-                    messages.put(message)
+                one = left.get_nowait()
+                if worker.invoke(message(one)) != {"batchItemFailures": []}:
+                    left.put(one)
                     time.sleep(0.01)
         worker.close()
 
@@ -255,7 +251,7 @@ def run_side_by_side(environment: dict[str, str], waiting: list[dict[str, Any]])
         thread.start()
     for thread in threads:
         thread.join()
-    assert messages.empty()
+    assert left.empty()
 
 
 def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(

@@ -23,7 +23,8 @@ HEX = st.text("0123456789abcdef", min_size=63, max_size=65)
 KEYS = st.one_of(
     TEXT,
     st.builds("/".join, st.lists(st.one_of(TEXT, HEX, st.sampled_from(
-        ["app", "blobs", "sha256", "..", "", "a" * 300, "docker/registry/v2", "index.json", "manifests", "My App"]
+        ["app", "blobs", "sha256", "..", "", "a" * 300, "docker/registry/v2", "index.json", "manifests", "My App",
+         "image.tar", "layer.tar.gz", "repositories", "_manifests/tags", "current/link"]
     )), max_size=5)),
     st.builds("app/sha256:{}".format, HEX),
 )  # fmt: skip

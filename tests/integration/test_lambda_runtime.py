@@ -20,17 +20,10 @@ import pytest
 
 from local.samples import SAMPLES, put_samples
 from local.stack import DIRECT, REPOSITORY, Stack, free_port
-from tests.conftest import ROOT
+from tests.conftest import ROOT, needed
 
 SAM_VENV = ROOT / ".venv" / "sam"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
-
-
-def needed(found: bool, what: str) -> None:
-    """Skips a test on a machine without a tool; under CI a missing tool is a failure."""
-    if not found:
-        assert os.environ.get("CI") != "true", what
-        pytest.skip(what)
 
 
 def sam(*arguments: str) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local import images
 from local.invocation import Invocation, put_event
 from local.stack import Stack
 from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
+from tests.doubles.layouts import put_all
 from tests.doubles.s3 import Pattern, S3Double, Stored
 
 if TYPE_CHECKING:
@@ -176,6 +178,29 @@ def test_a_rejected_object_is_reported_once_and_can_be_sent_again_after_the_fix(
     assert queues.left == (0, 0)
     assert queues.reports() == []
     assert len(strict_ecr.repositories["nowhere"].layers) == 1
+
+
+def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
+    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = images.image([b"comes", b"never comes"])
+    files = images.oci_layout({"1.0": built})
+    missing = images.digest_of(b"never comes")
+    del files[images.blob_path(missing)]
+    for event in reversed(put_all(s3_double, files)):
+        queues.send(json.dumps(event))
+
+    assert queues.deliver(handler) == len(files)
+    for _ in range(DELIVERIES - 1):
+        assert queues.left == (0, 1)
+        queues.wait_no_longer()
+        assert queues.deliver(handler) == 1
+
+    assert queues.left == (0, 0)
+    [report] = queues.reports()
+    assert (report["ErrorType"], report["Key"]) == ("BlobsMissing", "app/index.json")
+    assert missing in report["Reason"]
+    assert strict_ecr.repositories["app"].tags == {}
 
 
 def test_an_outage_that_does_not_end_ends_in_a_readable_dead_letter(

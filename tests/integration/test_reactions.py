@@ -1,21 +1,26 @@
-"""Walks docs/reactions.md: every answer of ECR, S3 and DynamoDB, given once, or until the fault is mended."""
+"""Walks docs/reactions.md: every answer of ECR, S3 and DynamoDB, given once, or until the fault is mended.
+
+The calls that are made for images are walked with one, all others with a layer.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from local import images
 from local.invocation import Invocation, put_event
 from local.stack import BUCKET
 from s3_to_ecr.errors import S3ToEcrError
 from tests.conftest import ROOT, SMALL_PART
-from tests.doubles.ecr import EcrDouble
+from tests.doubles.ecr import EcrDouble, Image
 from tests.doubles.gremlin import Gremlin
+from tests.doubles.layouts import assert_pullable, put_all
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
@@ -30,6 +35,8 @@ OPERATIONS = [
     "ecr:UploadLayerPart",
     "ecr:CompleteLayerUpload",
 ]
+IMAGE_OPERATIONS = ["ecr:BatchGetImage", "ecr:PutImage"]
+IMAGE = images.image([b"layer"])
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,11 @@ class Reaction:
     once: str
     lasting: str
     anew: bool
+    of_image: bool
 
     def __str__(self) -> str:
-        return f"{self.call} {self.answer}, digest {'known' if self.known else 'unknown'}"
+        kind = "of an image" if self.of_image else f"digest {'known' if self.known else 'unknown'}"
+        return f"{self.call} {self.answer}, {kind}"
 
 
 def reactions() -> Iterator[Reaction]:
@@ -57,18 +66,14 @@ def reactions() -> Iterator[Reaction]:
         [once_name], [lasting_name] = re.findall("`(.+?)`", once), re.findall("`(.+?)`", lasting)
         for call in re.findall("`(.+?)`", calls):
             for answer in re.findall("`(.+?)`", answers):
-                for operation in OPERATIONS if call == "ecr:*" else [call]:
+                for operation in [*OPERATIONS, *IMAGE_OPERATIONS] if call == "ecr:*" else [call]:
+                    of_image = operation in IMAGE_OPERATIONS or "of an image" in calls
                     for known in (True, False):
-                        if f"digest {'unknown' if known else 'known'}" in calls:
+                        if f"digest {'unknown' if known else 'known'}" in calls or (of_image and not known):
                             continue
                         if operation == "ecr:BatchCheckLayerAvailability" and not known:
                             continue  # there is nothing to ask for
-                        yield Reaction(operation, known, answer, once_name, lasting_name, "anew" in once)
-
-
-@pytest.fixture
-def handler(doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
-    return load_handler(doubled)
+                        yield Reaction(operation, known, answer, once_name, lasting_name, "anew" in once, of_image)
 
 
 def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, stored: Stored, times: int) -> None:
@@ -96,7 +101,7 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
-@pytest.mark.parametrize("reaction", list(reactions()), ids=str)
+@pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if not reaction.of_image], ids=str)
 def test_every_answer_has_the_reaction_that_is_documented(
     reaction: Reaction, lasting: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
@@ -139,12 +144,47 @@ def invoke(handler: Any, event: dict[str, Any]) -> str:
         [result] = handler.lambda_handler(event, Invocation())["results"]
     except S3ToEcrError as error:
         return type(error).__name__
-    return str(result["action"])
+    return str(result["action"]).replace("pushed", "uploaded")
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
+@pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if reaction.of_image], ids=str)
+def test_every_answer_to_an_images_calls_has_the_reaction_that_is_documented(
+    reaction: Reaction, lasting: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put_all(s3_double, images.oci_layout({"1.0": IMAGE}))[0]
+    found = strict_ecr.repositories["app"]
+
+    def put_already() -> None:
+        found.images[IMAGE.digest] = Image(IMAGE.manifest.decode(), IMAGE.media_type)
+        found.tags["1.0"] = IMAGE.digest
+
+    everything = dict(s3_double.objects)
+    if reaction.answer == "ImageAlreadyExistsException":
+        gremlin.meddle(reaction.call, put_already)
+    elif reaction.answer == "NoSuchKey" and lasting:
+        del s3_double.objects[f"app/blobs/{next(iter(IMAGE.blobs)).replace(':', '/')}"]
+    else:
+        # The index and the manifest are looked up before the first blob is.
+        nth = 3 if reaction.call == "s3:HeadObject" else 1
+        gremlin.fail(reaction.call, reaction.answer, nth=nth, times=FOREVER if lasting else 1)
+    outcome = invoke(handler, event)
+    assert outcome == (reaction.lasting if lasting else reaction.once)
+
+    if outcome != "uploaded":
+        assert found.tags == {} or "after" in reaction.answer
+        gremlin.rest()
+        s3_double.objects.update(everything)
+        handler.ledger._clock = lambda: 4_000_000_000
+        assert invoke(handler, event) in ("uploaded", "skipped")
+    assert_pullable(strict_ecr, "1.0", IMAGE)
+    assert strict_ecr.bytes_received == sum(map(len, IMAGE.blobs.values()))
 
 
 def test_every_error_of_a_transfer_is_in_the_table() -> None:
     documented = {name for reaction in reactions() for name in (reaction.once, reaction.lasting)}
     assert documented - {"uploaded"} == {
-        "AccessDenied", "DigestMismatch", "ObjectArchived", "ObjectChanged", "ObjectMissing", "RepositoryMissing",
-        "RequestRefused", "ServiceUnavailable", "TransferCorrupted", "UploadInProgress", "UploadLost",
+        "AccessDenied", "BlobsMissing", "BrokenManifest", "DigestMismatch", "ObjectArchived", "ObjectChanged",
+        "ObjectMissing", "RepositoryMissing", "RequestRefused", "ServiceUnavailable", "TagTaken", "TransferCorrupted",
+        "UploadInProgress", "UploadLost",
     }  # fmt: skip

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from local.invocation import Invocation, put_event
 from s3_to_ecr.errors import AccessDenied, DigestMismatch, OutOfTime, ServiceUnavailable
 from tests.conftest import ROOT, sqs_message, wait_until
 from tests.doubles.ecr import EcrDouble
-from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
+from tests.doubles.s3 import Bytes, Content, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
 PART = 10_485_760
@@ -334,13 +336,42 @@ def test_an_invocation_does_not_wait_for_s3_past_its_end(
 
 
 PROBE = """
-import json, sys
+import json, os, sys
 from local.invocation import Invocation
 import handler
+written = []
+def watch(name, arguments):
+    if name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        written.append(str(arguments[0]))
+sys.addaudithook(watch)
 print(json.dumps(handler.lambda_handler(json.load(sys.stdin), Invocation())["results"][0]))
 # VmHWM, not ru_maxrss: that counts the parent's memory, too, until the new program has begun.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+print(json.dumps(written))
 """
+
+
+def probe(environment: dict[str, str], notification: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]]:
+    """Runs the handler in a process of its own: its result, its peak memory in bytes, and the files it has written."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=ROOT,
+        env=os.environ
+        | environment
+        | {
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+            "POWERTOOLS_LOG_LEVEL": "WARNING",
+            "POWERTOOLS_METRICS_DISABLED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        input=json.dumps(notification),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    result, peak_kib, written = done.stdout.splitlines()
+    return json.loads(result), int(peak_kib) * 1024, json.loads(written)
 
 
 def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
@@ -350,27 +381,65 @@ def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
     content = Pattern(2 * GIB)
     s3_double.objects["app/large"] = Stored(content)
 
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE],
-        cwd=ROOT,
-        env=os.environ
-        | doubled
-        | {
-            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-            "POWERTOOLS_LOG_LEVEL": "WARNING",
-            "POWERTOOLS_METRICS_DISABLED": "1",
-        },
-        input=json.dumps(event("app/large", 2 * GIB)),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    result, peak, written = probe(doubled, event("app/large", 2 * GIB))
 
-    result, peak_kib = done.stdout.splitlines()
-    assert json.loads(result)["digest"] == content.digest
+    assert result["digest"] == content.digest
     assert content.digest in strict_ecr.repositories["app"].layers
     assert len(strict_ecr.spans) == -(-2 * GIB // PART)
-    assert int(peak_kib) * 1024 < 160_000_000
+    assert peak < 160_000_000
+    assert written == []
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Content that is several contents, one after the other."""
+
+    parts: tuple[Content, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def slice(self, first: int, end: int) -> bytes:
+        found, start = [], 0
+        for part in self.parts:
+            length = len(part)
+            found.append(part.slice(min(max(first - start, 0), length), min(max(end - start, 0), length)))
+            start += length
+        return b"".join(found)
+
+
+def saved_image(layer: Pattern) -> Joined:
+    """What `docker save` makes of an image with that layer."""
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [layer.digest]}}).encode()
+    description = json.dumps([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}]).encode()
+    parts: list[Content] = []
+    members: dict[str, Content] = {
+        "config.json": Bytes(config), "layer.tar": layer, "manifest.json": Bytes(description)
+    }  # fmt: skip
+    for name, content in members.items():
+        header = tarfile.TarInfo(name)
+        header.size = len(content)
+        parts += [Bytes(header.tobuf()), content, Bytes(bytes(-len(content) % 512))]
+    return Joined((*parts, Bytes(bytes(1024))))
+
+
+def test_a_1_gib_layer_inside_a_tar_takes_no_more_memory_than_a_bare_one_and_no_file(
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.keep_content = False
+    layer = Pattern(GIB + 7)
+    content = saved_image(layer)
+    s3_double.objects["app/image.tar"] = Stored(content, version_id="null")
+
+    result, peak, written = probe(doubled, event("app/image.tar", len(content)))
+
+    assert (result["action"], result["images"][0]["tags"]) == ("pushed", ["1"])
+    assert layer.digest in strict_ecr.repositories["app"].layers
+    assert peak < 160_000_000
+    assert written == []
+    # The archive was read once: headers by the window, the layer by parts.
+    asked = sum(last - first + 1 for first, last in (read.range for read in s3_double.reads if read.range))
+    assert asked < len(content) + 1_000_000
 
 
 def test_hashes_of_the_pattern_are_those_of_its_bytes() -> None:

@@ -255,6 +255,7 @@ def test_the_role_grants_what_the_function_calls_and_no_more(resources: dict[str
             "ecr:UploadLayerPart",
             "ecr:CompleteLayerUpload",
         },
+        "PushImages": {"ecr:BatchGetImage", "ecr:PutImage"},
         "CreateRepositories": {"ecr:CreateRepository"},
         "KeepState": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "TakeMessages": {
@@ -283,6 +284,7 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(resources: dict[str, A
             if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}"),
         ],
         "UploadLayers": {"Fn::Sub": [repositories, registry]},
+        "PushImages": {"Fn::Sub": [repositories, registry]},
         "CreateRepositories": {"Fn::Sub": [repositories, registry]},
         "KeepState": {"Fn::GetAtt": ["StateTable", "Arn"]},
         "TakeMessages": {"Fn::GetAtt": ["WorkQueue", "Arn"]},

@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.ecr import LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr import ImagesFound, LayerUpload, PartReceipt, Registry
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,
@@ -29,6 +29,7 @@ from s3_to_ecr.errors import (
     UploadLost,
 )
 from s3_to_ecr.layer_part import LayerPart
+from s3_to_ecr.manifests import Manifest
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.server import Fault
 
@@ -95,11 +96,53 @@ def test_a_layer_is_available_archived_or_not_there(
     registry = Registry(ecr_client)
     ecr.missing_as = missing_as
 
-    assert registry.layer_availability("app", DIGEST) == "UNAVAILABLE"
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "UNAVAILABLE"}
     ecr.repositories["app"].layers[DIGEST] = b"layer"
-    assert registry.layer_availability("app", DIGEST) == "AVAILABLE"
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "AVAILABLE"}
     ecr.repositories["app"].archived.add(DIGEST)
-    assert registry.layer_availability("app", DIGEST) == "ARCHIVED"
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "ARCHIVED"}
+
+
+def test_layers_are_asked_for_in_hundreds(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    digests = [f"sha256:{number:064}" for number in range(201)]
+    ecr.repositories["app"].layers[digests[150]] = b"layer"
+
+    found = Registry(ecr_client).layer_availability("app", digests)
+
+    assert [digest for digest, availability in found.items() if availability == "AVAILABLE"] == [digests[150]]
+    assert len(found) == 201
+    assert [len(call.members["layerDigests"]) for call in ecr.calls] == [100, 100, 1]
+    assert Registry(ecr_client).layer_availability("app", []) == {}
+    assert len(ecr.calls) == 3
+
+
+MANIFEST = Manifest(
+    "sha256:" + hashlib.sha256(b'{"schemaVersion":2}').hexdigest(), "x/y", b'{"schemaVersion":2}', (), (), None
+)
+
+
+def test_images_are_asked_for_in_hundreds_by_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client, "123456789012")
+    registry.put_image("app", MANIFEST, "1.0")
+    ecr.calls.clear()
+
+    found = registry.images("app", [f"sha256:{number:064}" for number in range(149)] + [MANIFEST.digest], ["1.0", "2"])
+
+    assert found == ImagesFound(frozenset({MANIFEST.digest}), {"1.0": MANIFEST.digest})
+    assert [len(call.members["imageIds"]) for call in ecr.calls] == [100, 52]
+    assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
+
+
+def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    Registry(ecr_client, "123456789012").put_image("app", MANIFEST, "1.0")
+    Registry(ecr_client).put_image("app", MANIFEST)
+
+    assert [call.members for call in ecr.calls] == [
+        {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
+         "imageDigest": MANIFEST.digest, "imageTag": "1.0", "registryId": "123456789012"},
+        {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
+         "imageDigest": MANIFEST.digest},
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)

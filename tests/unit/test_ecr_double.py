@@ -91,9 +91,10 @@ def test_an_upload_belongs_to_its_repository(ecr: EcrDouble, upload: str) -> Non
 
 def test_an_image_needs_its_layers_and_children_first(ecr: EcrDouble) -> None:
     config, layer = {"digest": "sha256:c"}, {"digest": DIGEST}
-    image = json.dumps({"config": config, "layers": [layer]})
+    schema = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    image = json.dumps(schema | {"config": config, "layers": [layer, {"digest": "elsewhere", "urls": ["http://x"]}]})
     digest = f"sha256:{hashlib.sha256(image.encode()).hexdigest()}"
-    index = json.dumps({"manifests": [{"digest": digest}]})
+    index = json.dumps(schema | {"manifests": [{"digest": digest}]})
 
     assert refused(ecr, "PutImage", imageManifest=image) == "LayersNotFoundException"
     assert refused(ecr, "PutImage", imageManifest=index) == "ReferencedImagesNotFoundException"
@@ -102,3 +103,31 @@ def test_an_image_needs_its_layers_and_children_first(ecr: EcrDouble) -> None:
     succeed(ecr, "PutImage", imageManifest=image, imageDigest=digest)
     succeed(ecr, "PutImage", imageManifest=index, imageTag="latest")
     assert refused(ecr, "PutImage", imageManifest=image) == "ImageAlreadyExistsException"
+    found = succeed(
+        ecr, "BatchGetImage", imageIds=[{"imageTag": "latest"}, {"imageDigest": digest}, {"imageTag": "no"}]
+    )
+    assert [found_image["imageManifest"] for found_image in found["images"]] == [index, image]
+    assert [failure["imageId"] for failure in found["failures"]] == [{"imageTag": "no"}]
+
+
+def test_an_image_has_a_media_type_a_proper_tag_and_a_bounded_manifest(ecr: EcrDouble) -> None:
+    index = "application/vnd.oci.image.index.v1+json"
+    bad: list[tuple[dict[str, Any], dict[str, str]]] = [
+        ({}, {}),
+        ({"mediaType": f"{index}; charset=utf-8"}, {}),
+        ({"mediaType": index}, {"imageTag": "a b"}),
+        ({"mediaType": index, "x": "x" * 4_194_304}, {}),
+        ({"schemaVersion": 1, "mediaType": index}, {}),
+    ]
+    for manifest, more in bad:
+        document = json.dumps({"schemaVersion": 2, "manifests": []} | manifest)
+        assert refused(ecr, "PutImage", imageManifest=document, **more) == "InvalidParameterException"
+
+
+def test_an_immutable_tag_stays_whatever_it_is_to_name(ecr: EcrDouble) -> None:
+    ecr.repositories["app"].immutable_tags = True
+    first, second = (json.dumps({"schemaVersion": 2, "mediaType": "index", "x": number}) for number in range(2))
+
+    succeed(ecr, "PutImage", imageManifest=first, imageTag="1")
+    for manifest in (first, second):
+        assert refused(ecr, "PutImage", imageManifest=manifest, imageTag="1") == "ImageTagAlreadyExistsException"

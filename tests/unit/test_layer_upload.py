@@ -653,7 +653,7 @@ def test_the_time_to_read_again_what_was_sent_is_not_taken_for_a_parts(
     """An invocation that was killed had come farther than it had saved: that shows only when a part is refused."""
     lease = half_sent(registry, LONG, saved=0)
     invocation = Hourglass(60)
-    monkeypatch.setattr("s3_to_ecr.layer_upload._FEWEST_PARTS", 1)  # so that one read is one step
+    monkeypatch.setattr("s3_to_ecr.layer_upload.FEWEST_PARTS", 1)  # so that one read is one step
     read_slowly(monkeypatch, invocation, range(16, 20), 30)
 
     assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST

@@ -117,11 +117,11 @@ def test_a_message_waits_longer_each_time(sqs: SQSClient, stub: Stubber, receive
 def test_a_message_out_of_time_comes_back_at_once(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
 
-    queue(sqs, always(failed(OutOfTime("later")))).process({"Records": [sqs_message("{}", received=9)]})
+    queue(sqs, always(failed(OutOfTime("later", got_on=True)))).process({"Records": [sqs_message("{}", received=9)]})
 
 
 def test_a_message_out_of_time_that_got_nowhere_waits(sqs: SQSClient, stub: Stubber) -> None:
-    error = OutOfTime("later")
+    error = OutOfTime("later", got_on=True)
     error.got_on = False
     expect_visibility(stub, "receipt-1", 120)
 
@@ -262,7 +262,9 @@ def test_a_queue_that_does_not_say_how_often_it_delivers_decides_itself(
 
 def test_of_several_records_that_wait_the_soonest_decides(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
-    mirror = always(failed(ServiceUnavailable("down")), failed(OutOfTime("later")), failed(EmptyBlob("no bytes")))
+    mirror = always(
+        failed(ServiceUnavailable("down")), failed(OutOfTime("later", got_on=True)), failed(EmptyBlob("no bytes"))
+    )
 
     assert failures_of(queue(sqs, mirror).process({"Records": [sqs_message("{}", received=5)]})) == ["message-1"]
 

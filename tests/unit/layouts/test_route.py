@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed, UnsupportedLayout
-from s3_to_ecr.jobs import Ignore, UploadLayer
+from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
+from s3_to_ecr.jobs import Ignore, PushImage, UploadLayer
 from s3_to_ecr.layouts import route
+from s3_to_ecr.layouts.image_archive import CompressedArchive, ImageArchive
+from s3_to_ecr.layouts.oci_layout import OciLayout
+from s3_to_ecr.layouts.registry_storage import RegistryLink
+from s3_to_ecr.layouts.static_registry import StaticManifest
 from s3_to_ecr.settings import Settings
 
 HEX = "0123456789abcdef" * 4
@@ -26,21 +30,21 @@ def settings(key_prefix: str = "", repository_prefix: str = "", default_reposito
 @pytest.mark.parametrize(
     ("key", "repository", "digest"),
     [
-        ("app/layer.tar.gz", "app", None),
-        ("team/app/layer.tar.gz", "team/app", None),
+        ("app/layer", "app", None),
+        ("team/app/layer.tar.zst", "team/app", None),
         ("app/Any Name + 100% ✨", "app", None),
         (f"app/{DIGEST}", "app", DIGEST),
         (f"team/app/{HEX}", "team/app", DIGEST),
-        (f"app/blobs/{DIGEST}", "app", DIGEST),
-        (f"team/app/blobs/{DIGEST}", "team/app", DIGEST),
         # Nearly a digest is a name like any other.
         (f"app/{HEX}0", "app", None),
         (f"app/{HEX.upper()}", "app", None),
         (f"app/sha512:{HEX}", "app", None),
-        (f"app/{DIGEST}.tar", "app", None),
+        ("manifests/latest", "manifests", None),
+        (f"app/blobs/sha512:{HEX}", "app/blobs", None),
+        (f"app/blobs/sha256/{HEX}0", "app/blobs/sha256", None),
+        ("app/index.json.bak", "app", None),
+        ("app/my-index.json", "app", None),
         (f"app/{HEX}\n", "app", None),
-        # An uncompressed layer is a tar, too.
-        ("app/layer.tar", "app", None),
     ],
 )
 def test_a_blob_goes_to_the_repository_that_its_folder_names(key: str, repository: str, digest: str | None) -> None:
@@ -85,36 +89,71 @@ def test_a_folder_that_ecr_would_not_take_is_rejected(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("key", "job"),
     [
-        "app/index.json",
-        "index.json",
-        f"blobs/sha256/{HEX}",
-        f"app/blobs/sha256/{HEX}",
-        "app/manifests/latest",
-        f"app/manifests/{DIGEST}",
-        f"{REGISTRY}/repositories/team/app/_layers/sha256/{HEX}/link",
-        f"root/{REGISTRY}/repositories/app/_manifests/revisions/sha256/{HEX}/link",
-        f"root/{REGISTRY}/repositories/app/_manifests/tags/v1/current/link",
+        ("app/index.json", PushImage("app", OciLayout())),
+        ("index.json", PushImage("base", OciLayout())),
+        (f"blobs/sha256/{HEX}", UploadLayer("base", DIGEST, part_of_image=True, may_be_manifest=True)),
+        (f"a1/b/blobs/sha256/{HEX}", UploadLayer("a1/b", DIGEST, part_of_image=True, may_be_manifest=True)),
+        ("app/manifests/latest", PushImage("app", StaticManifest("latest"))),
+        (f"app/manifests/{DIGEST}", PushImage("app", StaticManifest(DIGEST), part_of_image=True)),
+        (f"team/app/blobs/{DIGEST}", UploadLayer("team/app", DIGEST, part_of_image=True)),
+        ("app/1.0.tar", PushImage("app", ImageArchive("1.0"))),
+        ("image.tar", PushImage("base", ImageArchive("image"))),
+        (f"app/{DIGEST}.tar", PushImage("app", ImageArchive(DIGEST))),
+        ("app/layer.tar.gz", PushImage("app", CompressedArchive())),
+        ("app/layer.tgz", PushImage("app", CompressedArchive())),
     ],
 )
-def test_parts_of_images_are_not_taken_for_layers(key: str) -> None:
-    with pytest.raises(UnsupportedLayout, match="this version"):
-        route(key, settings())
+def test_a_key_of_a_layout_asks_for_its_image_or_its_part(key: str, job: PushImage | UploadLayer) -> None:
+    assert route(key, settings(default_repository="base")) == job
+
+
+@pytest.mark.parametrize("root", [REGISTRY, f"root/{REGISTRY}", f"deep/er root/{REGISTRY}"])
+def test_a_registrys_links_ask_for_what_they_name(root: str) -> None:
+    repositories = f"{root}/repositories/team/app"
+    blob_key = f"in/{root}/blobs/sha256/01/{HEX}/data"
+    layer = f"in/{repositories}/_layers/sha256/{HEX}/link"
+    revision = f"repositories/team/app/_manifests/revisions/sha256/{HEX}/link"
+    tag = "repositories/team/app/_manifests/tags/v1/current/link"
+
+    assert route(layer, settings("in/")) == UploadLayer("team/app", DIGEST, blob_key=blob_key, part_of_image=True)
+    assert route(f"in/{root}/{revision}", settings("in/")) == PushImage("team/app", RegistryLink(revision, DIGEST))
+    assert route(f"in/{root}/{tag}", settings("in/")) == PushImage("team/app", RegistryLink(tag, tag="v1"))
+
+
+@pytest.mark.parametrize(
+    ("key", "part_of_image"),
+    [
+        ("app/oci-layout", False),
+        ("oci-layout", False),
+        (f"{REGISTRY}/blobs/sha256/01/{HEX}/data", True),
+        (f"root/{REGISTRY}/repositories/app/_uploads/1234/data", False),
+        (f"{REGISTRY}/repositories/app/_manifests/tags/v1/index/sha256/{HEX}/link", False),
+        (f"{REGISTRY}/repositories/app/_layers/sha256/{HEX}0/link", False),
+        (f"{REGISTRY}/", False),
+        (f"{REGISTRY}/index.json", False),
+        (f"{REGISTRY}/image.tar", False),
+    ],
+)
+def test_what_no_image_is_named_by_is_ignored(key: str, part_of_image: bool) -> None:
+    job = route(key, settings())
+    assert isinstance(job, Ignore)
+    assert job.part_of_image is part_of_image
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        "app/oci-layout",
-        "oci-layout",
-        f"{REGISTRY}/blobs/sha256/01/{HEX}/data",
-        f"root/{REGISTRY}/repositories/app/_uploads/1234/data",
-        f"{REGISTRY}/repositories/app/_manifests/tags/v1/index/sha256/{HEX}/link",
+        "../index.json",
+        "app/../../manifests/latest",
+        f"{REGISTRY}/repositories/../../secret/_manifests/tags/v1/current/link",
+        f"a/../blobs/sha256/{HEX}",
     ],
 )
-def test_what_no_image_is_named_by_is_ignored(key: str) -> None:
-    assert isinstance(route(key, settings()), Ignore)
+def test_a_path_that_climbs_is_no_repository(key: str) -> None:
+    with pytest.raises(InvalidRepositoryName):
+        route(key, settings())
 
 
 @given(st.text() | st.from_regex(r"[a-z/]{0,9}(blobs/|docker/registry/v2/)?(sha256[:/])?[0-9a-f]{63,65}(/link)?"))

@@ -1,0 +1,166 @@
+"""Manifests and indexes, OCI's and Docker's: which blobs and which other manifests they name.
+
+Sources: the OCI image spec 1.1 (manifest, index, descriptor) and Docker's image manifest version 2, schema 2. Beyond
+what it takes to push an image nothing is looked at, and nothing is ever written anew: a digest is over the exact bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
+
+# ECR's PutImage: the length of `imageManifest`, in characters. No text has fewer bytes than characters.
+MAX_MANIFEST_BYTES = 4_194_304
+
+# OCI image spec, descriptor: a sha256 digest is 64 lower-case hex digits.
+HEX = r"[0-9a-f]{64}"
+_DIGEST = re.compile(rf"sha256:{HEX}")
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+_OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+_MANIFEST_TYPES = {OCI_MANIFEST, _OCI_INDEX, _OCI_ARTIFACT, _DOCKER_MANIFEST, _DOCKER_LIST}
+_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+
+# Layers that may not be distributed: nobody pushes them, and whoever pulls finds them elsewhere.
+_FOREIGN = re.compile(r"application/vnd\.(?:docker\.image\.rootfs\.foreign\.|oci\.image\.layer\.nondistributable\.)")
+
+_CONVERT = "Convert the image with `skopeo copy --format oci`, and drop the result."
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What one document says of another, or of a blob. The media type is empty where it is left out."""
+
+    digest: str
+    media_type: str = ""
+    annotations: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or index: its exact bytes, and what has to be in the registry before it.
+
+    `blobs` are the digests of config and layers, without those that are not distributed; `children` what an index
+    names. The `subject` is what an artifact is about, which may be in the registry, or not.
+    """
+
+    digest: str
+    media_type: str
+    content: bytes = field(repr=False)
+    blobs: tuple[str, ...]
+    children: tuple[Descriptor, ...]
+    subject: Descriptor | None
+
+
+def digest_of(content: bytes) -> str:
+    """The digest that names these bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def is_digest(text: object) -> bool:
+    """Whether this is a digest that ECR takes."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
+    """Reads a manifest or index that `expected` describes.
+
+    Raises `BrokenManifest` when it does not have the digest or is none, `UnsupportedManifest` for kinds that ECR does
+    not take.
+    """
+    found = digest_of(content)
+    if found != expected.digest:
+        raise BrokenManifest(f"the manifest {expected.digest} has the digest {found}. Copy the image again.")
+    document = parse_document(content, f"the manifest {expected.digest}")
+    media_type = document.get("mediaType") or expected.media_type or _guess_media_type(document)
+    if not isinstance(media_type, str):
+        raise BrokenManifest(f"the manifest {found} has no media type but {media_type!r}.")
+    if document.get("schemaVersion") == 1 or "fsLayers" in document:
+        raise UnsupportedManifest(f"the manifest {found} is of Docker's schema 1, which ECR does not take. {_CONVERT}")
+    if not {"manifests", "config", "layers", "blobs"} & document.keys():
+        raise BrokenManifest(f"{found} is neither an image's manifest nor an index. Copy the image again.")
+    config = [document["config"]] if document.get("config") else []
+    subject = document.get("subject")
+    layers = config + _list(document, "layers") + _list(document, "blobs")
+    return Manifest(
+        digest=found,
+        media_type=media_type,
+        content=content,
+        blobs=tuple(_descriptor(layer).digest for layer in layers if not _is_foreign(layer)),
+        children=descriptors(document),
+        subject=_descriptor(subject) if subject else None,
+    )
+
+
+def descriptors(index: Mapping[str, Any]) -> tuple[Descriptor, ...]:
+    """What an index names, in its order. Raises as `parse_manifest`."""
+    return tuple(_descriptor(entry) for entry in _list(index, "manifests"))
+
+
+def parse_document(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON object; raises `BrokenManifest`, with its `name`, for anything else."""
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BrokenManifest(f"{name} has more than the {MAX_MANIFEST_BYTES:,} bytes that ECR takes.")
+    try:
+        document = json.loads(content.decode())
+    except (ValueError, RecursionError):
+        raise BrokenManifest(f"{name} is not JSON. Copy the image again.") from None
+    if not isinstance(document, dict):
+        raise BrokenManifest(f"{name} is JSON, but no object.")
+    return document
+
+
+def is_manifest(content: bytes) -> bool:
+    """Whether a blob is a manifest or index, by its media type or, where it has none, by its members."""
+    try:
+        document = parse_document(content, "a blob")
+    except BrokenManifest:
+        return False
+    if media_type := document.get("mediaType"):
+        return isinstance(media_type, str) and media_type in _MANIFEST_TYPES
+    return document.get("schemaVersion") == 2 and ("manifests" in document or {"config", "layers"} <= document.keys())
+
+
+def _guess_media_type(document: Mapping[str, Any]) -> str:
+    """OCI's spec lets a manifest leave out its own media type; a Docker one never does."""
+    if "manifests" in document:
+        return _OCI_INDEX
+    config = document.get("config")
+    is_docker = isinstance(config, dict) and config.get("mediaType") == _DOCKER_CONFIG
+    return _DOCKER_MANIFEST if is_docker else OCI_MANIFEST
+
+
+def _list(document: Mapping[str, Any], name: str) -> list[Any]:
+    found = document.get(name) or []
+    if not isinstance(found, list):
+        raise BrokenManifest(f"the manifest's {name!r} is no list.")
+    return found
+
+
+def _descriptor(entry: object) -> Descriptor:
+    digest = entry.get("digest") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(digest, str):
+        raise BrokenManifest("the manifest names something without a digest.")
+    if not is_digest(digest):
+        if re.fullmatch(r"[a-z0-9+._-]+:[0-9a-f]{32,}", digest) and not digest.startswith("sha256:"):
+            raise UnsupportedManifest(f"the manifest names {digest}, and ECR takes sha256 digests only.")
+        raise BrokenManifest(f"the manifest names {digest!r}, which is no digest.")
+    media_type, annotations = entry.get("mediaType"), entry.get("annotations")
+    return Descriptor(
+        digest,
+        media_type if isinstance(media_type, str) else "",
+        annotations if isinstance(annotations, dict) else {},
+    )
+
+
+def _is_foreign(layer: object) -> bool:
+    return isinstance(layer, dict) and bool(layer.get("urls") or _FOREIGN.match(str(layer.get("mediaType"))))

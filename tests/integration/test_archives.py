@@ -1,0 +1,310 @@
+"""Images in archives, as the tools write them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+
+from local import images
+from local.images import Files
+from local.layers import gzipped_layer, layer
+from s3_to_ecr.errors import EmptyBlob, OutOfTime
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.invocation import Hourglass
+from tests.doubles.layouts import (
+    AMD64,
+    LAYERS,
+    assert_pullable,
+    invoke,
+    put,
+)
+from tests.doubles.s3 import S3Double
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+
+A, B = "a" * 64, "b" * 64
+
+
+GZIPPED = [gzipped_layer(100, seed) for seed in range(2)]
+
+
+def config_of(layers: list[bytes]) -> bytes:
+    return next(iter(images.image(layers).blobs.values()))
+
+
+def described_archive(config: str, layers: Files) -> bytes:
+    description = [{"Config": config, "RepoTags": ["app:1.0"], "Layers": list(layers)}]
+    files = {config: config_of(list(layers.values())), **layers, "manifest.json": json.dumps(description).encode()}
+    return images.tar(files)
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {
+    # crane and jib: compressed layers named by their digests; the config named by its digest, or not.
+    "crane": lambda: described_archive(
+        f"sha256:{hashlib.sha256(config_of(GZIPPED)).hexdigest()}",
+        {f"{images.digest_of(blob).removeprefix('sha256:')}.tar.gz": blob for blob in GZIPPED},
+    ),
+    "jib": lambda: described_archive(
+        "config.json", {f"{images.digest_of(blob).removeprefix('sha256:')}.tar.gz": blob for blob in GZIPPED}
+    ),
+    "compressed layers under any name": lambda: described_archive(
+        "config.json", {f"layer-{number}.tar.gz": blob for number, blob in enumerate(GZIPPED)}
+    ),
+    "names that begin with a dot": lambda: described_archive(
+        "./config.json", {f"./{number:064}/layer.tar": blob for number, blob in enumerate(GZIPPED)}
+    ),
+    "names longer than a header": lambda: described_archive(
+        "config.json", {f"{'0' * 64}/{'long' * 40}-{number}.tar.gz": blob for number, blob in enumerate(GZIPPED)}
+    ),
+}
+
+
+def test_docker_save_before_docker_25_becomes_an_image_with_its_config_and_layers(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put(s3_double, "app/any.tar", images.docker_save(["team/app:1.0", "app:latest"], AMD64))
+
+    [result] = invoke(handler, [event])
+
+    found = strict_ecr.repositories["app"]
+    assert found.tags == {"1.0": result["digest"], "latest": result["digest"]}
+    manifest = json.loads(found.images[result["digest"]].manifest)
+    config, *layers = AMD64.blobs
+    assert manifest["config"]["digest"] == config
+    assert [entry["digest"] for entry in manifest["layers"]] == layers
+    assert {entry["mediaType"] for entry in manifest["layers"]} == {images.OCI_LAYER}
+    assert found.layers == AMD64.blobs
+    assert [entry["size"] for entry in manifest["layers"]] == [len(AMD64.blobs[digest]) for digest in layers]
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+
+
+def test_docker_save_since_docker_25_keeps_its_manifest(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put(s3_double, "app/any.tar", images.docker_save_25(["app:1.0", "app:latest"], AMD64))
+
+    [result] = invoke(handler, [event])
+
+    assert result["images"] == [{"digest": AMD64.digest, "tags": ["1.0", "latest"]}]
+    assert_pullable(strict_ecr, "1.0", AMD64)
+    assert_pullable(strict_ecr, "latest", AMD64)
+
+
+@pytest.mark.parametrize("save", [images.docker_save, images.docker_save_25])
+def test_an_archive_without_a_tag_is_tagged_by_its_name(
+    save: Callable[..., bytes], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    [result] = invoke(handler, [put(s3_double, "app/v2.tar", save([], AMD64))])
+
+    assert strict_ecr.repositories["app"].tags == {"v2": result["digest"]}
+
+
+def test_an_image_without_layers_beside_others_is_one_of_them(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """Docker's `FROM scratch` with nothing but a label."""
+    empty = b'{"config": {}, "rootfs": {"type": "layers", "diff_ids": null}}'
+    config = config_of(LAYERS[:1])
+    description = [
+        {"Config": "empty.json", "RepoTags": ["app:empty"], "Layers": None},
+        {"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["any folder/layer.tar"]},
+    ]
+    files = {"empty.json": empty, "config.json": config, "any folder/layer.tar": LAYERS[0]}
+    archive = images.tar(files | {"manifest.json": json.dumps(description).encode()})
+
+    invoke(handler, [put(s3_double, "app/x.tar", archive)])
+
+    assert sorted(strict_ecr.repositories["app"].tags) == ["1", "empty"]
+
+
+def test_an_archive_may_have_other_files_in_folders_first(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = {"notes/readme": b"x", "a/b/c": b"y"} | images.oci_layout({"1.0": AMD64})
+
+    invoke(handler, [put(s3_double, "app/x.tar", images.tar(files))])
+
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_archives_of_other_tools_keep_their_compressed_layers(
+    kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    [result] = invoke(handler, [put(s3_double, "app/any.tar", ARCHIVES[kind]())])
+
+    found = strict_ecr.repositories["app"]
+    assert found.tags == {"1.0": result["digest"]}
+    manifest = json.loads(found.images[result["digest"]].manifest)
+    assert [entry["digest"] for entry in manifest["layers"]] == [images.digest_of(blob) for blob in GZIPPED]
+    assert {entry["mediaType"] for entry in manifest["layers"]} == {f"{images.OCI_LAYER}+gzip"}
+
+
+def test_a_layer_that_is_a_link_to_another_is_followed(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    config, first, *_ = images.image([LAYERS[0], LAYERS[0]]).blobs.values()
+    description = [{"Config": "c.json", "RepoTags": None, "Layers": [f"{A}/layer.tar", f"{B}/layer.tar"]}]
+    files = {"c.json": config, f"{A}/layer.tar": first, "manifest.json": json.dumps(description).encode()}
+
+    [result] = invoke(
+        handler, [put(s3_double, "app/1.tar", images.tar(files, {f"{B}/layer.tar": f"../{A}/layer.tar"}))]
+    )
+
+    manifest = json.loads(strict_ecr.repositories["app"].images[result["digest"]].manifest)
+    assert [entry["digest"] for entry in manifest["layers"]] == [images.digest_of(LAYERS[0])] * 2
+
+
+Form = Literal[0, 1, 2]
+
+
+def member(
+    name: str,
+    content: bytes = b"",
+    kind: bytes = tarfile.REGTYPE,
+    link: str = "",
+    form: Literal[0, 1, 2] = tarfile.PAX_FORMAT,
+) -> bytes:
+    """A member as it is in an archive: its headers, its content, and what fills the last block."""
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname, header.size = kind, link, len(content)
+    return header.tobuf(form) + content + bytes(-len(content) % 512)
+
+
+def description(*layers: str, tag: str = "1") -> bytes:
+    return json.dumps([{"Config": "c.json", "RepoTags": [f"app:{tag}"], "Layers": layers}]).encode()
+
+
+LONG = f"{A}/{'x' * 120}.tar"
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "target", "form"),
+    [
+        (tarfile.SYMTYPE, f"{A}/layer.tar", f"../{A}/layer.tar", tarfile.PAX_FORMAT),
+        (tarfile.LNKTYPE, f"{A}/layer.tar", f"{A}/layer.tar", tarfile.USTAR_FORMAT),
+        (tarfile.SYMTYPE, LONG, f"../{LONG}", tarfile.PAX_FORMAT),
+        (tarfile.SYMTYPE, LONG, f"../{LONG}", tarfile.GNU_FORMAT),
+    ],
+    ids=["symbolic", "hard", "long, PAX", "long, GNU"],
+)
+def test_links_of_every_kind_are_followed_to_compressed_layers(
+    kind: bytes,
+    first: str,
+    target: str,
+    form: Literal[0, 1, 2],
+    handler: Any,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+) -> None:
+    parts = [
+        member("c.json", config_of([GZIPPED[0]] * 2)),
+        member(first, GZIPPED[0], form=form),
+        member(f"{B}/layer.tar", kind=kind, link=target, form=form),
+        member("manifest.json", description(first, f"{B}/layer.tar")),
+    ]
+
+    [result] = invoke(handler, [put(s3_double, "app/1.tar", b"".join(parts) + bytes(1024))])
+
+    layers = json.loads(strict_ecr.repositories["app"].images[result["digest"]].manifest)["layers"]
+    assert [entry["digest"] for entry in layers] == [images.digest_of(GZIPPED[0])] * 2
+    assert {entry["mediaType"] for entry in layers} == {f"{images.OCI_LAYER}+gzip"}
+
+
+def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler: Any, s3_double: S3Double) -> None:
+    """As that of a layer of more than 8 GiB; and of what nobody knows POSIX wants the data passed over, too."""
+    size = f"size={len(LAYERS[0])}\n"
+    record = f"{len(size) + 3} {size}".encode()
+    parts = [
+        member("c.json", config_of(LAYERS[:1])),
+        member("anything", b"data", kind=b"Z"),
+        member("pax", record, kind=tarfile.XHDTYPE),
+        member("l.tar"),
+        LAYERS[0] + bytes(-len(LAYERS[0]) % 512),
+        member("manifest.json", description("l.tar")),
+    ]
+
+    assert len(record) == int(record[:2])
+    assert invoke(handler, [put(s3_double, "app/1.tar", b"".join(parts) + bytes(1024))])[0]["action"] == "pushed"
+
+
+def test_of_two_members_of_one_name_the_last_counts(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    members = [member(path, content) for path, content in images.oci_layout({"1": AMD64}).items()]
+
+    invoke(handler, [put(s3_double, "app/x.tar", member("index.json", b"{}") + b"".join(members) + bytes(1024))])
+
+    assert_pullable(strict_ecr, "1", AMD64)
+
+
+def test_an_image_that_is_listed_twice_has_the_tags_of_both(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    listed = [json.loads(description("l.tar", tag=tag))[0] for tag in ("1", "2")]
+    files = {"c.json": config_of(LAYERS[:1]), "l.tar": LAYERS[0], "manifest.json": json.dumps(listed).encode()}
+
+    invoke(handler, [put(s3_double, "app/x.tar", images.tar(files))])
+
+    assert sorted(strict_ecr.repositories["app"].tags) == ["1", "2"]
+
+
+def test_a_zstd_layer_is_taken_at_its_names_word(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    blob = b"\x28\xb5\x2f\xfd whatever"
+    digest = images.digest_of(blob)
+    archive = described_archive("c.json", {f"{digest.partition(':')[2]}.tar.zst": blob})
+
+    [result] = invoke(handler, [put(s3_double, "app/x.tar", archive)])
+
+    [entry] = json.loads(strict_ecr.repositories["app"].images[result["digest"]].manifest)["layers"]
+    assert (entry["digest"], entry["mediaType"]) == (digest, f"{images.OCI_LAYER}+zstd")
+
+
+def test_what_an_artifact_in_an_archive_is_about_is_put_too(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    sbom = images.image([b"{}"], artifactType="application/spdx+json", subject=AMD64.descriptor)
+    files = images.oci_layout({"sbom": sbom, "x": AMD64}) | {
+        "index.json": images.oci_layout({"sbom": sbom})["index.json"]
+    }
+
+    invoke(handler, [put(s3_double, "app/x.tar", images.tar(files))])
+
+    assert AMD64.digest in strict_ecr.repositories["app"].images
+
+
+def test_many_folders_that_hold_layers_are_an_image_archives(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    layers = [layer(f"srv/{number}", b"x") for number in range(25)]
+    files = {f"{number}/layer.tar": content for number, content in enumerate(layers)}
+    archive = images.tar(files | {"c.json": config_of(layers), "manifest.json": description(*files)})
+
+    invoke(handler, [put(s3_double, "app/x.tar", archive)])
+
+    assert list(strict_ecr.repositories["app"].tags) == ["1"]
+
+
+def test_hashing_a_compressed_layer_stops_in_time(
+    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = put(s3_double, "app/x.tar", described_archive("c.json", {"0.tar.gz": GZIPPED[0]}))
+    invocation = Hourglass(60)
+
+    def sha256() -> Any:
+        invocation.pass_by(59)
+        return hashlib.sha256()
+
+    monkeypatch.setattr("s3_to_ecr.archived_images.sha256", sha256)
+    with pytest.raises(OutOfTime, match="digests of the archive"):
+        handler.lambda_handler(event, invocation)
+
+
+@pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
+def test_an_empty_archive_is_an_empty_blob(key: str, handler: Any, s3_double: S3Double) -> None:
+    with pytest.raises(EmptyBlob):
+        invoke(handler, [put(s3_double, key, b"")])

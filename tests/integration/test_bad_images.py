@@ -1,0 +1,299 @@
+"""Images that cannot be end as a rejection with a reason, and set no tag. And layers that only look like images."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from typing import Any
+
+import pytest
+
+from local import images
+from local.images import Built, Files
+from local.invocation import Invocation
+from local.layers import gzipped_layer, layer
+from s3_to_ecr import errors
+from s3_to_ecr.errors import S3ToEcrError
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, put, put_all
+from tests.doubles.s3 import S3Double
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+ZEROS = "sha256:" + "0" * 64
+
+
+def with_document(content: bytes) -> Files:
+    """A static registry's files, with that as a manifest."""
+    return {"manifests/1.0": content}
+
+
+def layout_with(built: Built, blob: str, content: bytes | None) -> Files:
+    """An OCI layout in which one blob is another, or is missing."""
+    files = images.oci_layout({"1.0": built})
+    path = images.blob_path(blob)
+    assert path in files
+    del files[path]
+    return files if content is None else files | {path: content}
+
+
+def document(**members: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": images.OCI_MANIFEST, **members}).encode()
+
+
+def looping() -> Files:
+    """An index that names itself: no bytes have a digest that is in them."""
+    index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": ZEROS}]}).encode()
+    return {"index.json": index, images.blob_path(ZEROS): index}
+
+
+def deep(levels: int) -> Built:
+    built = AMD64
+    for _ in range(levels):
+        built = images.index(built)
+    return built
+
+
+def archive(files: Files | None = None, links: dict[str, str] | None = None) -> Files:
+    """An OCI archive with more in it."""
+    return {"1.0.tar": images.tar(images.oci_layout({"1.0": AMD64}) | (files or {}), links)}
+
+
+def saved(**changes: Any) -> Files:
+    """An archive of the old `docker save`, described otherwise."""
+    config, *layers = AMD64.blobs.values()
+    files = {"config.json": config, **{f"{number}.tar": content for number, content in enumerate(layers)}}
+    description = {"Config": "config.json", "RepoTags": ["app:1.0"], "Layers": ["0.tar", "1.tar", "2.tar"]} | changes
+    links = {"link.tar": "/etc/passwd"} if "link.tar" in description["Layers"] else {}
+    links |= {"circle.tar": "circle.tar"} if "circle.tar" in description["Layers"] else {}
+    return {"1.0.tar": images.tar(files | {"manifest.json": json.dumps([description]).encode()}, links)}
+
+
+def sparse() -> bytes:
+    """An archive with a device among its members, and one that is negative in size."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("manifest.json")
+        member.type = tarfile.CHRTYPE
+        tar.addfile(member)
+        tar.addfile(tarfile.TarInfo("index.json"))
+        tar.addfile(tarfile.TarInfo("oci-layout"))
+    return buffer.getvalue()
+
+
+def header(kind: bytes, size: int, data: bytes = b"", name: str = "index.json") -> bytes:
+    """A header that says so, and its data in blocks."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    blocks = -(-max(size, 0) // 512) * 512
+    return member.tobuf(tarfile.GNU_FORMAT) + data.ljust(blocks, b"\0")
+
+
+TAR = archive()["1.0.tar"]
+CONFIG = next(iter(AMD64.blobs))
+CHILD = MULTI_ARCH.children[0]
+
+BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
+    "manifest that is not JSON": (with_document(b"<html>"), errors.BrokenManifest, "is not JSON"),
+    "manifest that is not text": (with_document(b"\xff\xfe{}"), errors.BrokenManifest, "is not JSON"),
+    "manifest that is JSON nested too deep": (with_document(b"[" * 100_000), errors.BrokenManifest, "is not JSON"),
+    "manifest that is a list": (with_document(b"[]"), errors.BrokenManifest, "no object"),
+    "manifest that is empty": (with_document(b""), errors.BrokenManifest, "is not JSON"),
+    "manifest that is something else": (with_document(b'{"a": 1}'), errors.BrokenManifest, "neither"),
+    "manifest over 4 MiB": (with_document(b" " * 4_194_305), errors.BrokenManifest, "4,194,304"),
+    "manifest with layers that are none": (with_document(document(layers="x")), errors.BrokenManifest, "no list"),
+    "manifest with a layer without a digest": (with_document(document(layers=[{}])), errors.BrokenManifest, "without"),
+    "manifest with a layer that climbs": (
+        with_document(document(layers=[{"digest": "sha256:../../../secret"}])), errors.BrokenManifest, "no digest"),
+    "manifest with a sha512 digest": (
+        with_document(document(layers=[{"digest": "sha512:" + "0" * 128}])), errors.UnsupportedManifest, "sha256"),
+    "Docker schema 1 without its number": (
+        with_document(b'{"fsLayers": [], "layers": []}'), errors.UnsupportedManifest, "skopeo copy"),
+    "media type that is a list": (
+        with_document(document(mediaType=["x"], layers=[])), errors.BrokenManifest, "no media type"),
+    "Docker schema 1": (
+        with_document(b'{"schemaVersion": 1, "fsLayers": []}'), errors.UnsupportedManifest, "skopeo copy"),
+    "signed Docker schema 1": (
+        with_document(b'{"schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json"}'),
+        errors.UnsupportedManifest, "skopeo copy"),
+    "media type with parameters": (
+        with_document(document(mediaType="application/vnd.oci.image.manifest.v1+json; charset=utf-8", layers=[])),
+        errors.RequestRefused, "InvalidParameter"),
+    "manifest under another's digest": (
+        {f"manifests/{ZEROS}": AMD64.manifest}, errors.BrokenManifest, f"{ZEROS} has the digest {AMD64.digest}"),
+    "child under another's digest": (
+        layout_with(MULTI_ARCH, CHILD.digest, AMD64.manifest + b" "), errors.BrokenManifest, CHILD.digest),
+    "layer under another's digest": (
+        layout_with(AMD64, CONFIG, b"other"), errors.DigestMismatch, f"layer {CONFIG}"),
+    "empty layer": (layout_with(AMD64, CONFIG, b""), errors.EmptyBlob, f"layer {CONFIG}"),
+    "index that loops": (looping(), errors.BrokenManifest, "has the digest"),
+    "index nested too deep": (images.oci_layout({"1.0": deep(17)}), errors.UnsupportedManifest, "16 levels"),
+    "index.json that is none": ({"index.json": b'{"hello": "world"}'}, errors.BrokenManifest, "OCI image layout"),
+    "tag that ECR refuses": (images.oci_layout({"not a tag": AMD64}), errors.InvalidTag, "'not a tag'"),
+    "tag that is too long": (images.oci_layout({"a" * 129: AMD64}), errors.InvalidTag, "128"),
+    "tag that begins with a dot": ({"manifests/.1": AMD64.manifest}, errors.InvalidTag, "'.1'"),
+    "file whose name is no tag": ({"manifests/a b": AMD64.manifest}, errors.InvalidTag, "Rename"),
+    "archive whose name is no tag": ({"a b.tar": images.docker_save([], AMD64)}, errors.InvalidTag, "Rename"),
+
+    "tar that is no tar": ({"1.0.tar": b"hello" * 1000}, errors.BrokenArchive, "no tar archive"),
+    "tar that is too short": ({"1.0.tar": b"hello"}, errors.BrokenArchive, "no tar archive"),
+    "tar that is cut off in a header": (
+        {"1.0.tar": TAR[: TAR.index(b"oci-layout") + 100]}, errors.BrokenArchive, "cut off"),
+    "tar that is cut off in a member": (
+        {"1.0.tar": TAR[: len(TAR) // 2 // 512 * 512]}, errors.BrokenArchive, "cut off"),
+    "tar that is cut off at its end": ({"1.0.tar": TAR.rstrip(b"\0")}, errors.BrokenArchive, "cut off"),
+    "tar that is damaged": (
+        {"1.0.tar": TAR.replace(b"oci-layout\0", b"oci-layouX\0")}, errors.BrokenArchive, "damaged"),
+    "tar with a member outside": (archive({"../evil": b"x"}), errors.BrokenArchive, "'../evil'"),
+    "tar with a member outside, from the start": (
+        {"1.0.tar": images.tar({"../evil": b"x"} | images.oci_layout({"1.0": AMD64}))}, errors.BrokenArchive, "evil"),
+    "tar with a member at the root": (archive({"/etc/passwd": b"x"}), errors.BrokenArchive, "'/etc'"),
+    "tar with a link out": (archive(links={"blobs/sha256/x": "../../../x"}), errors.BrokenArchive, "link out"),
+    "tar with a link to the root": (archive(links={"x": "/etc/passwd"}), errors.BrokenArchive, "link out"),
+    "OCI archive that lacks a layer": (
+        {"1.0.tar": images.tar(layout_with(AMD64, CONFIG, None))}, errors.BrokenArchive, CONFIG),
+    "OCI archive that lacks a child": (
+        {"1.0.tar": images.tar(layout_with(MULTI_ARCH, CHILD.digest, None))}, errors.BrokenArchive, CHILD.digest),
+    "docker save that names what is outside": (
+        saved(Layers=["0.tar", "1.tar", "../../2.tar"]), errors.BrokenArchive, "outside itself"),
+    "docker save that names a link out": (
+        saved(Layers=["0.tar", "1.tar", "link.tar"]), errors.BrokenArchive, "link out"),
+    "docker save that names a link to itself": (
+        saved(Layers=["0.tar", "1.tar", "circle.tar"]), errors.BrokenArchive, "circles"),
+    "docker save that lacks a layer": (saved(Layers=["0.tar", "1.tar", "x.tar"]), errors.BrokenArchive, "'x.tar'"),
+    "docker save that lacks its config": (saved(Config="x.json"), errors.BrokenArchive, "'x.json'"),
+    "docker save with too few layers": (saved(Layers=["0.tar"]), errors.BrokenManifest, "diff_id"),
+    "docker save with layers in another order": (
+        saved(Layers=["1.tar", "0.tar", "2.tar"]), errors.DigestMismatch, "layer sha256:"),
+    "docker save whose config is a layer": (saved(Config="0.tar"), errors.BrokenManifest, "not JSON"),
+    "docker save whose layers are no paths": (saved(Layers=[1, 2, 3]), errors.BrokenManifest, "paths or tags belong"),
+    "docker save that is not JSON": (
+        {"1.0.tar": images.tar({f"{'0' * 64}/layer.tar": b"x", "manifest.json": b"x"})}, errors.BrokenManifest,
+        "manifest.json is not JSON"),
+    "docker save that lists no images": (
+        {"1.0.tar": images.tar({f"{'0' * 64}/layer.tar": b"x", "manifest.json": b"[1]"})}, errors.BrokenManifest,
+        "does not list images"),
+    "docker save whose config has no digests": (
+        {"1.0.tar": images.tar({
+            "c.json": b'{"rootfs": {"diff_ids": ["nonsense"]}}', "l.tar": b"x",
+            "manifest.json": b'[{"Config": "c.json", "Layers": ["l.tar"]}]'})},
+        errors.BrokenManifest, "diff_id"),
+    "docker save with a tag that is a number": (saved(RepoTags=[1]), errors.BrokenManifest, "paths or tags"),
+    "docker save with tags that are no list": (saved(RepoTags="app:1.0"), errors.BrokenManifest, "paths or tags"),
+    "OCI archive without images": ({"1.0.tar": images.tar(images.oci_layout({}))}, errors.BrokenArchive, "no images"),
+    "two images with one tag": (
+        {"index.json": json.dumps({"manifests": [
+            built.descriptor | {"annotations": {"org.opencontainers.image.ref.name": "latest"}}
+            for built in (AMD64, ARM64)]}).encode()},
+        errors.InvalidTag, f"'latest', and all go to one repository: {AMD64.digest}, {ARM64.digest}"),
+    "manifest with too many blobs": (
+        with_document(document(layers=[{"digest": f"sha256:{number:064}"} for number in range(10_001)])),
+        errors.UnsupportedManifest, "10,000"),
+    "tar with a header that is too long": ({"1.0.tar": header(b"g", 5_000_000)}, errors.BrokenArchive, "too long"),
+    "tar of many long headers": ({"1.0.tar": header(b"x", 900_000) * 5}, errors.BrokenArchive, "too long"),
+    "tar with a size below nothing": ({"1.0.tar": header(b"0", -100)}, errors.BrokenArchive, "damaged"),
+    "tar with a size of anything": (
+        {"1.0.tar": header(b"x", 17, b"17 size=nonsense\n") + header(b"0", 0)}, errors.BrokenArchive, "damaged"),
+    "tar of headers only": ({"1.0.tar": header(b"L", 10) * 20_001}, errors.BrokenArchive, "too long"),
+    "docker save with more members than there may be": (
+        {"1.0.tar": images.tar({"manifest.json": b"x"} | {f"{n:064}.json": b"" for n in range(20_000)})},
+        errors.BrokenArchive, "20,000"),
+    "docker save packed with -S": (
+        {"1.0.tar": header(b"0", 0, name=f"{'0' * 64}.json") + header(b"S", 0, name="layer.tar") + bytes(1024)},
+        errors.UnsupportedArchive, "'layer.tar'"),
+    "archive of devices and nothings": ({"1.0.tar": sparse()}, errors.BrokenManifest, "not JSON"),
+    "compressed image archive": ({"1.0.tar.gz": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
+    "compressed docker save": (
+        {"1.0.tgz": gzip.compress(images.docker_save([], AMD64))}, errors.UnsupportedArchive, "gunzip"),
+    "compressed image archive by a tar's name": (
+        {"1.0.tar": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
+
+    "link that holds something else": (
+        {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": b"../../etc/passwd"},
+        errors.BrokenManifest, "'../../etc/passwd'"),
+    "link that holds nothing": (
+        {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": b""}, errors.BrokenManifest, "''"),
+    "link that is too long": (
+        {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": ZEROS.encode() * 9},
+        errors.BrokenManifest, "not the digest"),
+    "revision that holds another's digest": (
+        {f"docker/registry/v2/repositories/app/_manifests/revisions/sha256/{'1' * 64}/link": ZEROS.encode()},
+        errors.BrokenManifest, ZEROS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_is_rejected_with_a_reason_and_sets_no_tag(
+    name: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files, error, told = BAD[name]
+    put_all(s3_double, files, "app/")
+    key = f"app/{next(iter(files))}"
+
+    with pytest.raises(error, match=told.replace("(", r"\(")) as raised:
+        handler.lambda_handler(put(s3_double, key, s3_double.objects[key].content.slice(0, 1 << 30)), Invocation())
+
+    assert isinstance(raised.value, errors.Rejected)
+    assert str(raised.value).startswith("s3://s3-to-ecr-local/app/")
+    assert strict_ecr.repositories["app"].tags == {}
+
+
+ORDINARY: dict[str, bytes] = {
+    "layer.tar": layer("srv/hello", b"hello"),
+    "only-files-at-the-top.tar": layer("hello", b"hello"),
+    "with-a-manifest-of-its-own.tar": layer("manifest.json", b'{"name": "an app"}'),
+    "with-an-empty-manifest.tar": layer("manifest.json", b"[]"),
+    "with-other-entries.tar": layer("manifest.json", b'[{"Config": "x"}]'),
+    "with-an-index-of-its-own.tar": layer("index.json", b"{}"),
+    "with-blobs.tar": layer("blobs/picture", b"not an image of that kind"),
+    "with-links-out.tar": images.tar(
+        {"manifest.json": b'{"name": "an app"}', "a": b"x"}, {"current": "/srv/app", "up": "../../x"}
+    ),
+    "with-a-manifest-that-is-not-json.tar": layer("manifest.json", b"x"),
+    "with-a-large-manifest.tar": layer("manifest.json", b" " * 4_194_305),
+    "with-many-blobs.tar": images.tar({f"blobs/picture-{number}": b"x" for number in range(120)}),
+    "with-many-absolute-names.tar": images.tar({f"/srv/{number}": b"x" for number in range(120)}),
+    "blobs.tar.gz": gzip.compress(layer("blobs/picture", b"x")),
+    "zstd.tar": b"\x28\xb5\x2f\xfd whatever",
+    "sparse.tar": header(b"S", 0) + b"\xff" * 512,
+    "sparse-pax.tar": header(b"x", 22, b"22 GNU.sparse.major=1\n") + header(b"0", 0) + bytes(1024),
+    "global-headers.tar": header(b"g", 20, b"20 comment=whatever\n") + layer("srv/x", b"x"),
+    "go.tar.gz": gzip.compress(images.tar({"go/VERSION": b"1", "go/json": b"{}"})),
+    "app.tar": images.tar({"app/VERSION": b"1", "manifest.json": b'{"name": "an app"}'}),
+    "many-members.tar": images.tar({f"{'0' * 64}/{n}": b"" for n in range(20_001)}),
+    "very-many-at-the-top.tar": images.tar({f"file-{n}": b"" for n in range(20_001)}),
+    "many.tar": images.tar({f"file-{number}": b"x" for number in range(120)}),
+    "with-a-member-outside.tar": images.tar({"../x": b"x", "etc/passwd": b"x"}),
+    "empty-archive.tar": images.tar({}),
+    "layer.tar.gz": gzipped_layer(1000),
+    "gzipped.tar": gzipped_layer(1000),
+    "no-tar-inside.tar.gz": gzip.compress(b"hello"),
+    "no-gzip.tgz": b"hello",
+    "cut.tar.gz": gzip.compress(TAR)[:15],
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_an_ordinary_layer_is_uploaded_as_it_is_whatever_its_name(
+    name: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    content = ORDINARY[name]
+
+    [result] = handler.lambda_handler(put(s3_double, f"app/{name}", content), Invocation())["results"]
+
+    assert (result["action"], result["digest"]) == ("uploaded", images.digest_of(content))
+    assert strict_ecr.repositories["app"].layers == {images.digest_of(content): content}
+
+
+def test_one_bad_image_of_a_layout_does_not_stop_the_others(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.oci_layout({"bad one": AMD64, "good": ARM64, "2.0": MULTI_ARCH})
+    event = put_all(s3_double, files)[0]
+
+    with pytest.raises(errors.InvalidTag, match="'bad one'"):
+        handler.lambda_handler(event, Invocation())
+
+    assert strict_ecr.repositories["app"].tags == {"good": ARM64.digest, "2.0": MULTI_ARCH.digest}

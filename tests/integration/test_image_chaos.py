@@ -1,0 +1,134 @@
+"""Nothing of an image is lost: faults at every call, killed processes, files in any order and side by side."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from local import images
+from local.images import Built
+from local.invocation import Invocation
+from s3_to_ecr.ledger import LEASE_SECONDS
+from tests.conftest import SMALL_PART, sqs_message
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import ANY_FAULT, Gremlin
+from tests.doubles.layouts import assert_pullable, put, put_all
+from tests.doubles.s3 import S3Double
+from tests.doubles.worker import Worker
+from tests.integration.test_chaos import later, run_side_by_side
+
+pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
+
+
+def image(name: str, layers: int = 1, size: int = SMALL_PART + 500) -> Built:
+    """An image like no other."""
+    chance = random.Random(name)  # noqa: S311 (nobody's secret)
+    return images.image([chance.randbytes(size) for _ in range(layers)])
+
+
+def deliver(handler: Any, event: dict[str, Any]) -> int:
+    """Delivers the event's message until it is done with, and returns how often that was."""
+    message = {"Records": [sqs_message(json.dumps(event))]}
+    for delivery in range(1, 6):
+        if handler.lambda_handler(message, Invocation()) == {"batchItemFailures": []}:
+            return delivery
+        handler.ledger._clock = later(handler.ledger._clock)
+    raise AssertionError("the message does not get done")
+
+
+@pytest.mark.parametrize("fault", ANY_FAULT)
+def test_any_single_fault_at_any_call_is_mended_by_the_sdk(
+    fault: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    deliver(handler, put_all(s3_double, images.oci_layout({"undisturbed": image("undisturbed")}))[0])
+    calls = len(gremlin.calls)
+    assert calls == 29
+
+    for nth in range(1, calls + 1):
+        gremlin.rest()
+        strict_ecr.calls.clear()
+        built = image(f"{fault} {nth}")
+        event = put_all(s3_double, images.oci_layout({"1.0": built}))[0]
+        gremlin.fail("*", fault, nth=nth)
+
+        assert deliver(handler, event) == 1
+        assert_pullable(strict_ecr, "1.0", built)
+        assert strict_ecr.bytes_received <= sum(map(len, built.blobs.values())) + SMALL_PART
+        assert len(gremlin.calls) > calls  # there was a fault
+
+
+@pytest.mark.parametrize("fault", ["error 500", "cut after"])
+@pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
+def test_an_outage_that_begins_at_any_call_loses_nothing(
+    service: str, fault: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    for nth in range(1, 30):
+        built = image(f"{service} {fault} {nth}")
+        event = put_all(s3_double, images.oci_layout({"1.0": built}))[0]
+        gremlin.fail(service if service == "*" else f"{service}:*", fault, nth=nth, times=10_000)
+        handler.lambda_handler({"Records": [sqs_message(json.dumps(event))]}, Invocation())
+
+        gremlin.rest()
+        handler.ledger._clock = later(handler.ledger._clock)
+        deliver(handler, event)
+        assert_pullable(strict_ecr, "1.0", built)
+
+
+def test_an_image_whose_process_is_killed_again_and_again_goes_through(
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    chance = random.Random(5)  # noqa: S311 (nobody's secret)
+    built = images.index(image("killed", 5, 20 * SMALL_PART), image("killed, too", 5, 20 * SMALL_PART))
+    event = put(s3_double, "app/1.0.tar", images.tar(images.oci_layout({"1.0": built})))
+    message = {"Records": [sqs_message(json.dumps(event))]}
+    worker = Worker(doubled)
+    kills = 0
+    answer: Any = "killed"
+    while answer == "killed":
+        kill = (chance.randrange(1, 60), chance.choice(["before", "after"])) if kills < 40 else None
+        answer = worker.invoke(message, kill, clock=kills * (LEASE_SECONDS + 1))
+        kills += answer == "killed"
+    worker.close()
+
+    assert kills >= 15
+    assert answer == {"batchItemFailures": []}
+    assert_pullable(strict_ecr, "1.0", built)
+    # Four layers go at once, and each may have been cut off within a part.
+    assert strict_ecr.bytes_received <= sum(map(len, built.all_blobs.values())) + 4 * kills * SMALL_PART
+
+
+def test_images_in_all_layouts_arrive_whole_however_their_files_and_events_come(
+    doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """Each file is put when its event is first delivered; events come up to three times, to four processes at once."""
+    chance = random.Random(500)  # noqa: S311 (nobody's secret)
+    expected: dict[tuple[str, str], Built] = {}
+    files: dict[str, bytes] = {}
+    for number in range(5):
+        oci, static, stored = (
+            images.index(image(f"{kind} {number}", 2), image(f"{kind} arm {number}", 2)) for kind in "abc"
+        )
+        files |= {f"oci-{number}/{path}": content for path, content in images.oci_layout({"1.0": oci}).items()}
+        files |= {f"static-{number}/{path}": content for path, content in images.static_registry("1.0", static).items()}
+        files |= images.registry_storage(f"stored-{number}", "1.0", stored)
+        saved = image(f"saved {number}", 3)
+        files[f"saved-{number}/any.tar"] = images.docker_save_25(["app:1.0"], saved)
+        expected |= {(f"oci-{number}", "1.0"): oci, (f"static-{number}", "1.0"): static}
+        expected |= {(f"stored-{number}", "1.0"): stored, (f"saved-{number}", "1.0"): saved}
+    strict_ecr.create(*(repository for repository, _ in expected))
+    waiting = [key for key in files for _ in range(chance.randint(1, 3))]
+    chance.shuffle(waiting)
+
+    def arrive(key: str) -> dict[str, Any]:
+        return {"Records": [sqs_message(json.dumps(put(s3_double, key, files[key])))]}
+
+    run_side_by_side(doubled, waiting, arrive)
+
+    for (repository, tag), built in expected.items():
+        assert_pullable(strict_ecr, tag, built, repository)
+    # Every blob was sent once, and not a byte more than it has.
+    blobs = [blob for built in expected.values() for blob in built.all_blobs.values()]
+    assert strict_ecr.bytes_received == sum(map(len, blobs))

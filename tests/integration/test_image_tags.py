@@ -1,0 +1,250 @@
+"""Which image a tag names in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local import images
+from local.invocation import put_event
+from s3_to_ecr.errors import (
+    OutOfTime,
+    TagTaken,
+    UploadInProgress,
+)
+from tests.doubles.ecr import EcrDouble, Image
+from tests.doubles.gremlin import Gremlin
+from tests.doubles.invocation import Hourglass
+from tests.doubles.layouts import (
+    AMD64,
+    ARM64,
+    FOLDERS,
+    LAYOUTS,
+    MULTI_ARCH,
+    assert_pullable,
+    assert_there,
+    etag,
+    invoke,
+    put,
+    put_all,
+)
+from tests.doubles.s3 import Bytes, S3Double, Stored
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+
+def test_a_repeat_with_immutable_tags_is_free_and_another_image_is_refused(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.repositories["app"].immutable_tags = True
+    first = put_all(s3_double, images.static_registry("1.0", AMD64))
+    invoke(handler, first)
+    strict_ecr.calls.clear()
+
+    assert invoke(handler, [first[0]])[0]["action"] == "skipped"
+    assert strict_ecr.operations == ["BatchGetImage"]
+
+    other = put_all(s3_double, images.static_registry("1.0", ARM64))
+    with pytest.raises(TagTaken, match=r"tag 1\.0: .*immutable"):
+        invoke(handler, [other[0]])
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_tag_that_is_taken_does_not_stop_the_images_other_tags(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    invoke(handler, [put(s3_double, "app/x.tar", images.docker_save(["app:1", "app:2"], ARM64))])
+    strict_ecr.repositories["app"].immutable_tags = True
+    before = dict(strict_ecr.repositories["app"].tags)
+
+    with pytest.raises(TagTaken, match=r"2 failures: tag 1: .*; tag 2: "):
+        invoke(handler, [put(s3_double, "app/y.tar", images.docker_save_25(["app:1", "app:2", "app:3"], AMD64))])
+
+    assert strict_ecr.repositories["app"].tags == before | {"3": AMD64.digest}
+
+
+def test_that_another_invocation_has_just_put_the_same_tag_is_no_error(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    found = strict_ecr.repositories["app"]
+    found.immutable_tags = True
+
+    def put_first() -> None:
+        found.images[AMD64.digest] = Image(AMD64.manifest.decode(), AMD64.media_type)
+        found.tags["1.0"] = AMD64.digest
+
+    gremlin.meddle("ecr:PutImage", put_first)
+    results = invoke(handler, put_all(s3_double, images.static_registry("1.0", AMD64))[:1])
+
+    assert results[0]["action"] == "pushed"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+@pytest.mark.parametrize("layout", ["static registry", "OCI layout", "registry storage"])
+def test_a_tag_names_what_was_written_last_whatever_order_the_events_come_in(
+    layout: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    folder = FOLDERS.get(layout, "app/")
+    old = put_all(s3_double, LAYOUTS[layout](AMD64), folder)
+    new = put_all(s3_double, LAYOUTS[layout](ARM64), folder)
+
+    invoke(handler, [*new, *old])
+
+    assert_pullable(strict_ecr, "1.0", ARM64)
+
+
+def test_an_archive_that_was_overwritten_moves_no_tag_back(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    old = images.docker_save_25(["app:latest", "app:1"], AMD64)
+    new = put(s3_double, "app/image.tar", images.docker_save_25(["app:latest", "app:2"], ARM64))
+    invoke(handler, [new])
+    # The older version, whose event comes late: the bucket still has it, but not under its key.
+    s3_double.versions["app/image.tar", "v0"] = Stored(Bytes(old), etag(old), "v0")
+    late = put_event("app/image.tar", len(old), etag(old), versionId="v0")
+
+    [result] = invoke(handler, [late])
+
+    assert result["action"] == "pushed"
+    assert strict_ecr.repositories["app"].tags == {"latest": ARM64.digest, "2": ARM64.digest, "1": AMD64.digest}
+    assert_there(strict_ecr, AMD64)
+
+
+def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    old = put(s3_double, "app/build-1.tar", images.docker_save_25(["app:latest", "app:1"], AMD64), modified=1)
+    new = put(s3_double, "app/build-2.tar", images.docker_save_25(["app:latest", "app:2"], ARM64), modified=2)
+    expected = {"latest": ARM64.digest, "2": ARM64.digest, "1": AMD64.digest}
+
+    invoke(handler, [old, new])
+    assert strict_ecr.repositories["app"].tags == expected
+    # S3 sends an event more than once, and a backfill sends it years later.
+    [again] = invoke(handler, [old])
+    assert strict_ecr.repositories["app"].tags == expected
+    assert (again["action"], again["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": ["1"]}])
+
+    strict_ecr.create("app")
+    invoke(handler, [new, old])
+    assert strict_ecr.repositories["app"].tags == expected
+    assert_there(strict_ecr, AMD64)
+
+
+def test_an_image_that_is_tagged_again_is_the_last_even_if_nothing_was_to_be_done(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """A build, the next one, and the first again, whose tag is there when it comes; the next one's event comes late."""
+    first, again = images.docker_save_25(["app:latest"], AMD64), images.docker_save_25(["app:latest", "app:b3"], AMD64)
+    builds = [
+        put(s3_double, "app/b1.tar", first, modified=1),
+        put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2),
+        put(s3_double, "app/b3.tar", again, modified=3),
+    ]
+
+    invoke(handler, [builds[0], builds[2], builds[2], builds[1]])
+
+    assert strict_ecr.repositories["app"].tags["latest"] == AMD64.digest
+
+
+def test_a_claim_on_a_tag_that_ecr_does_not_have_keeps_nobody_out(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
+    new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
+    invoke(handler, [new])
+    strict_ecr.create("app")  # anew
+
+    assert invoke(handler, [old])[0]["action"] == "pushed"
+    assert_pullable(strict_ecr, "latest", AMD64)
+
+
+def test_an_image_whose_tags_are_all_anothers_by_now_says_so(
+    handler: Any, s3_double: S3Double, metrics: Callable[[], dict[str, Any]], logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
+    new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
+    invoke(handler, [old, new])
+    metrics()
+
+    [result] = invoke(handler, [old])
+
+    assert (result["action"], result["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": []}])
+    assert "written later" in result["reason"]
+    assert metrics()["ImagesSkipped"] == 1
+    assert logs()[-1]["message"] == "Image skipped"
+
+
+def test_a_tag_that_an_archive_names_often_is_set_once(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    saved = images.docker_save(["app:1.0", "mirror/app:1.0", "example.com/app:1.0"], AMD64)
+
+    [result] = invoke(handler, [put(s3_double, "app/x.tar", saved)])
+
+    assert result["images"][0]["tags"] == ["1.0"]
+    assert len(strict_ecr.calls_of("PutImage")) == 1
+
+
+def test_a_tag_is_set_by_one_invocation_at_a_time(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+
+    with (
+        handler.ledger.lease(None, "app", "the tag 1.0"),
+        pytest.raises(UploadInProgress),
+    ):
+        invoke(handler, [event])
+    assert strict_ecr.repositories["app"].tags == {}
+    invoke(handler, [event])
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_tag_is_claimed_in_its_own_repository(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    strict_ecr.create("other")
+    new = put(s3_double, "app/1.tar", images.docker_save_25([], AMD64), modified=2)
+    old = put(s3_double, "other/1.tar", images.docker_save_25([], ARM64), modified=1)
+
+    invoke(handler, [new, old])
+
+    assert_pullable(strict_ecr, "1", ARM64, "other")
+
+
+def test_a_new_tag_of_an_image_that_is_there_costs_two_calls(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
+    strict_ecr.calls.clear()
+
+    invoke(handler, [put(s3_double, "app/manifests/2.0", MULTI_ARCH.manifest)])
+
+    assert strict_ecr.operations == ["BatchGetImage", "PutImage"]
+
+
+def test_an_archive_that_is_deleted_while_it_is_pushed_sets_its_tag_where_there_is_none(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
+
+    gremlin.meddle("ecr:CompleteLayerUpload", lambda: s3_double.objects.pop("app/1.0.tar"), nth=len(AMD64.blobs))
+    assert invoke(handler, [event])[0]["action"] == "pushed"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_several_tags_stop_in_time_and_get_on(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = put(s3_double, "app/x.tar", images.docker_save([f"app:{number}" for number in range(6)], AMD64))
+    invocation = Hourglass(60)
+    put_image = handler.registry.put_image
+
+    def slow(*arguments: Any) -> None:
+        put_image(*arguments)
+        invocation.pass_by(20)
+
+    monkeypatch.setattr(handler.registry, "put_image", slow)
+    with pytest.raises(OutOfTime) as raised:
+        handler.lambda_handler(event, invocation)
+
+    assert raised.value.got_on
+    assert len(strict_ecr.repositories["app"].tags) == 3

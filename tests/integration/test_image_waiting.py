@@ -1,0 +1,346 @@
+"""Images that wait for their blobs, and are pushed by whoever brings them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from local import images
+from local.layers import layer
+from s3_to_ecr.errors import (
+    BlobsMissing,
+    ObjectChanged,
+    RetryLater,
+    ServiceUnavailable,
+    UploadInProgress,
+)
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import Gremlin
+from tests.doubles.layouts import (
+    AMD64,
+    ARM64,
+    FOLDERS,
+    KINDS,
+    LAYOUTS,
+    MULTI_ARCH,
+    assert_pullable,
+    invoke,
+    put,
+    put_all,
+)
+from tests.doubles.s3 import S3Double
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", ["OCI layout", "static registry", "registry storage"])
+@pytest.mark.parametrize("order", [list, lambda files: list(reversed(files))], ids=["as written", "reversed"])
+def test_files_may_come_in_any_order_and_the_last_one_puts_the_image(
+    order: Callable[[Any], list[str]], layout: str, kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = KINDS[kind]
+    files = LAYOUTS[layout](built)
+
+    for path in order(files):
+        assert not strict_ecr.repositories["app"].tags
+        with suppress(BlobsMissing):
+            invoke(handler, put_all(s3_double, {path: files[path]}, FOLDERS.get(layout, "app/")))
+    assert_pullable(strict_ecr, "1.0", built)
+
+
+def test_a_blob_that_arrives_while_it_is_missed_is_not_waited_for(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    [first, *_] = put_all(s3_double, files)
+    missing = f"app/blobs/{next(iter(AMD64.blobs))}"
+    stored = s3_double.objects.pop(missing)
+    gremlin.meddle("dynamodb:UpdateItem", lambda: s3_double.objects.update({missing: stored}))
+
+    assert invoke(handler, [first])[0]["action"] == "pushed"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_blob_that_is_written_again_while_it_is_read_is_waited_for_not_given_up(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
+    key = f"app/blobs/{next(iter(AMD64.blobs))}"
+    stored = s3_double.objects[key]
+
+    # The same bytes with another ETag, as another way of uploading gives them; or none for a while.
+    gremlin.meddle("ecr:InitiateLayerUpload", lambda: s3_double.objects.update({key: replace(stored, etag="other")}))
+    assert invoke(handler, [event])[0]["action"] == "pushed"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+    strict_ecr.create("app")
+    gremlin.rest()
+    gremlin.meddle("ecr:InitiateLayerUpload", lambda: s3_double.objects.pop(key, None), times=10)
+    with pytest.raises(BlobsMissing, match=key):
+        invoke(handler, [event])
+    gremlin.rest()
+    assert invoke(handler, [put(s3_double, key, stored.content.slice(0, 10_000))])[0]["action"] == "uploaded"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_an_image_whose_layer_another_is_at_is_pushed_by_that_one(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
+    digest, content = next(iter(AMD64.blobs.items()))
+
+    with handler.ledger.lease(None, "app", digest), pytest.raises(UploadInProgress):
+        invoke(handler, [event])
+    assert strict_ecr.repositories["app"].tags == {}
+    invoke(handler, [put(s3_double, f"app/blobs/{digest}", content)])
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_registrys_link_pushes_what_waited_for_the_layer_that_it_names(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.registry_storage("app", "1.0", AMD64)
+    events = dict(zip(files, put_all(s3_double, files, ""), strict=True))
+    digest = next(iter(AMD64.blobs))
+    [tag] = [event for path, event in events.items() if path.endswith("current/link")]
+    [link] = [event for path, event in events.items() if f"_layers/sha256/{digest.partition(':')[2]}" in path]
+
+    with handler.ledger.lease(None, "app", digest), pytest.raises(UploadInProgress):
+        invoke(handler, [tag])
+    invoke(handler, [link])
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_each_image_of_a_layout_is_put_when_its_own_last_blob_comes(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.oci_layout({"a": AMD64, "b": ARM64})
+    mine = [f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64)]
+    contents = [files.pop(path) for path in mine]
+    with pytest.raises(BlobsMissing, match="2 failures"):
+        invoke(handler, put_all(s3_double, files)[:1])
+
+    invoke(handler, [put(s3_double, f"app/{mine[1]}", contents[1])])
+    assert strict_ecr.repositories["app"].tags == {"b": ARM64.digest}
+    invoke(handler, [put(s3_double, f"app/{mine[0]}", contents[0])])
+    assert_pullable(strict_ecr, "a", AMD64)
+
+
+def test_a_static_registrys_child_may_come_under_either_name(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("1.0", MULTI_ARCH)
+    for digest in (AMD64.digest, ARM64.digest):
+        files[f"blobs/{digest}"] = files.pop(f"manifests/{digest}")
+
+    for path, content in files.items():
+        with suppress(BlobsMissing):
+            invoke(handler, [put(s3_double, f"app/{path}", content)])
+    assert_pullable(strict_ecr, "1.0", MULTI_ARCH)
+
+
+def test_one_image_that_waited_and_fails_does_not_stop_the_others(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("aa", AMD64) | images.static_registry("zz", AMD64)
+    blob = f"blobs/{next(iter(AMD64.blobs))}"
+    content = files.pop(blob)
+    put_all(s3_double, files)
+    for tag in ("aa", "zz"):
+        with pytest.raises(BlobsMissing):
+            invoke(handler, [put(s3_double, f"app/manifests/{tag}", AMD64.manifest)])
+
+    gremlin.fail("ecr:PutImage", "error 500", times=4)
+    with pytest.raises(ServiceUnavailable, match="manifests/aa"):
+        invoke(handler, [put(s3_double, f"app/{blob}", content)])
+    assert strict_ecr.repositories["app"].tags == {"zz": AMD64.digest}
+
+
+def test_an_image_that_waited_and_fails_is_tried_again_though_another_beside_it_waits_on(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.oci_layout({"a": AMD64, "b": ARM64})
+    mine, other = (f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64))
+    content = files.pop(mine)
+    del files[other]
+    with pytest.raises(BlobsMissing):
+        invoke(handler, put_all(s3_double, files)[:1])
+    event = put(s3_double, f"app/{mine}", content)
+
+    gremlin.fail("ecr:PutImage", "error 500", times=100)
+    with pytest.raises(RetryLater, match="PutImage"):
+        invoke(handler, [event])
+    gremlin.rest()
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert strict_ecr.repositories["app"].tags == {"a": AMD64.digest}
+
+
+def test_an_image_that_waited_and_finds_a_layer_in_other_hands_is_tried_again(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    first, second, *_ = AMD64.blobs
+    content = files.pop(f"blobs/{first}")
+    with pytest.raises(BlobsMissing):
+        invoke(handler, put_all(s3_double, files)[:1])
+    event = put(s3_double, f"app/blobs/{first}", content)
+
+    with handler.ledger.lease(None, "app", second), pytest.raises(UploadInProgress):
+        invoke(handler, [event])
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_waiting_costs_as_many_calls_as_there_are_files(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
+    files = images.oci_layout({"1.0": built})
+
+    for path, content in files.items():
+        with suppress(BlobsMissing):
+            invoke(handler, [put(s3_double, f"app/{path}", content)])
+
+    assert_pullable(strict_ecr, "1.0", built)
+    assert len(gremlin.calls) < 30 * len(files)
+
+
+def test_an_image_that_no_note_can_be_written_for_waits_all_the_same(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double
+) -> None:
+    event, *_ = put_all(s3_double, {"manifests/1.0": AMD64.manifest})
+
+    gremlin.fail("dynamodb:UpdateItem", "ValidationException")
+    with pytest.raises(BlobsMissing):
+        invoke(handler, [event])
+
+
+def test_what_is_wrong_with_an_image_that_waited_is_not_its_blobs_fault(
+    handler: Any, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    del files[f"manifests/{AMD64.digest}"]
+    blob = f"blobs/{next(iter(AMD64.blobs))}"
+    content = files.pop(blob)
+    first = put_all(s3_double, files)[0]
+    with pytest.raises(BlobsMissing):
+        invoke(handler, [first])
+
+    # The tag's manifest has been replaced by something else in the meantime.
+    put(s3_double, "app/manifests/1.0", b"<html>")
+    event = put(s3_double, f"app/{blob}", content)
+    assert invoke(handler, [event])[0]["action"] == "uploaded"
+    [rejected] = [line for line in logs() if line["message"] == "Rejected"]
+    assert (rejected["key"], rejected["error_type"]) == ("app/manifests/1.0", "BrokenManifest")
+
+    # And it is not tried again with the next delivery.
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert len([line for line in logs() if line["message"] == "Rejected"]) == 1
+
+
+def test_an_image_that_waited_is_tried_again_by_its_blobs_next_delivery_when_ecr_fails(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    blob = f"blobs/{next(iter(AMD64.blobs))}"
+    content = files.pop(blob)
+    with pytest.raises(BlobsMissing):
+        invoke(handler, put_all(s3_double, files)[:1])
+    event = put(s3_double, f"app/{blob}", content)
+
+    gremlin.fail("ecr:PutImage", "error 500", times=100)
+    with pytest.raises(ServiceUnavailable, match=r"s3://s3-to-ecr-local/app/manifests/1\.0: "):
+        invoke(handler, [event])
+    gremlin.rest()
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_nothing_is_uploaded_for_an_image_before_all_of_it_is_there(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    del files[f"blobs/{list(AMD64.blobs)[-1]}"]
+
+    with pytest.raises(BlobsMissing):
+        invoke(handler, put_all(s3_double, files)[:1])
+    assert strict_ecr.repositories["app"].layers == {}
+
+
+def test_an_image_that_waits_is_waited_for_though_another_beside_it_will_never_work(
+    handler: Any, s3_double: S3Double
+) -> None:
+    files = images.oci_layout({"bad one": AMD64, "good": ARM64})
+    missing = next(digest for digest in ARM64.blobs if digest not in AMD64.blobs)
+    del files[images.blob_path(missing)]
+
+    with pytest.raises(BlobsMissing, match=r"2 failures.*bad one"):
+        invoke(handler, put_all(s3_double, files)[:1])
+
+
+def test_a_manifest_that_is_written_again_while_it_is_read_is_waited_for(
+    handler: Any, gremlin: Gremlin, s3_double: S3Double
+) -> None:
+    event = put_all(s3_double, images.oci_layout({"1.0": MULTI_ARCH}))[0]
+    key = f"app/blobs/{AMD64.digest.replace(':', '/')}"
+    stored = s3_double.objects[key]
+    etags = itertools.count()
+
+    def write_again() -> None:
+        s3_double.objects[key] = replace(stored, etag=f"{next(etags)}")
+
+    gremlin.meddle("s3:GetObject", write_again, times=50)
+    with pytest.raises(BlobsMissing, match=key):
+        invoke(handler, [event])
+
+
+def test_the_object_of_the_image_itself_is_not_waited_for(handler: Any, gremlin: Gremlin, s3_double: S3Double) -> None:
+    event = put(s3_double, "app/1.tar", images.docker_save_25([], AMD64))
+
+    with handler.ledger.lease(None, "app", next(iter(AMD64.blobs))), pytest.raises(UploadInProgress) as raised:
+        invoke(handler, [event])
+    assert raised.value.awaited == ()
+    gremlin.meddle("ecr:InitiateLayerUpload", lambda: put(s3_double, "app/1.tar", b"new"))
+    with pytest.raises(ObjectChanged):
+        invoke(handler, [event])
+
+
+def test_a_blob_that_has_gone_again_when_the_image_is_tried_is_waited_for_once_more(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = images.static_registry("1.0", AMD64)
+    digest = next(iter(AMD64.blobs))
+    blob, content = f"app/blobs/{digest}", files.pop(f"blobs/{digest}")
+    with pytest.raises(BlobsMissing):
+        invoke(handler, put_all(s3_double, files)[:1])
+    do = handler.mirror._do
+
+    def too_late(job: Any, created: Any) -> Any:
+        if created.key != blob:
+            s3_double.objects.pop(blob, None)
+            strict_ecr.repositories["app"].layers.pop(digest, None)
+        return do(job, created)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.mirror, "_do", too_late)
+        invoke(handler, [put(s3_double, blob, content)])
+    assert strict_ecr.repositories["app"].tags == {}
+    invoke(handler, [put(s3_double, blob, content)])
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_link_whose_blob_is_not_there_wakes_nobody(
+    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {path: content for path, content in images.registry_storage("app", "1.0", AMD64).items() if "/link" in path}
+    event = put_all(s3_double, files, "")[0]
+
+    monkeypatch.setattr(handler.mirror._waiting, "keys", None)
+    with pytest.raises(BlobsMissing, match=next(iter(AMD64.blobs))):
+        invoke(handler, [event])

@@ -1,0 +1,467 @@
+"""Whole images in every layout, from the objects of a bucket to what can be pulled, between the two strict doubles."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from local import images
+from local.images import Built
+from local.invocation import Invocation
+from local.layers import layer
+from s3_to_ecr.ecr import ImagesFound
+from s3_to_ecr.errors import (
+    BlobsMissing,
+    DigestMismatch,
+    OutOfTime,
+    RepositoryMissing,
+    UnsupportedManifest,
+    UploadInProgress,
+)
+from s3_to_ecr.image_layers import room_for_layers
+from s3_to_ecr.layer_upload import upload_layer
+from tests.conftest import ROOT, SMALL_PART
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.gremlin import Gremlin
+from tests.doubles.invocation import Hourglass, let_parts_take
+from tests.doubles.layouts import (
+    AMD64,
+    ARM64,
+    FOLDERS,
+    KINDS,
+    LAYERS,
+    LAYOUTS,
+    MULTI_ARCH,
+    assert_pullable,
+    assert_there,
+    invoke,
+    put,
+    put_all,
+)
+from tests.doubles.s3 import S3Double
+
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_image_in_any_layout_is_put_digest_for_digest(
+    layout: str, kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = KINDS[kind]
+    events = put_all(s3_double, LAYOUTS[layout](built), FOLDERS.get(layout, "app/"))
+
+    results = invoke(handler, events)
+
+    assert_pullable(strict_ecr, "1.0", built)
+    assert list(strict_ecr.repositories["app"].tags) == ["1.0"]
+    assert "pushed" in {result["action"] for result in results}
+    pushed = [result for result in results if result["action"] == "pushed" and result["images"][0]["tags"]]
+    assert [(result["digest"], result["images"]) for result in pushed] == [
+        (built.digest, [{"digest": built.digest, "tags": ["1.0"]}])
+    ]
+
+    # The same events again: nothing is sent, and nothing fails.
+    strict_ecr.calls.clear()
+    again = invoke(handler, events)
+    assert {result["action"] for result in again} <= {"skipped", "ignored"}
+    assert set(strict_ecr.operations) <= {"BatchGetImage", "BatchCheckLayerAvailability"}
+    assert len(strict_ecr.calls) <= len(events)
+
+
+def test_layers_that_may_not_be_distributed_are_left_out_and_all_else_goes_untouched(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    zstd = b"\x28\xb5\x2f\xfd whatever"
+    descriptors = [
+        images.blob_descriptor(zstd, f"{images.OCI_LAYER}+zstd"),
+        images.blob_descriptor(b"windows", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
+        | {"urls": ["https://example.com/layer"]},
+        images.blob_descriptor(b"without urls", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+        images.blob_descriptor(LAYERS[0], images.OCI_LAYER),
+    ]
+    config = next(iter(AMD64.blobs.values()))
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": docker,
+            "config": images.blob_descriptor(config, "application/vnd.docker.container.image.v1+json"),
+            "layers": descriptors,
+        },
+        indent=3,
+    ).encode()
+    blobs = {images.digest_of(blob): blob for blob in (config, zstd, LAYERS[0])}
+    built = Built(manifest, docker, blobs)
+
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", built)))
+
+    assert_pullable(strict_ecr, "1.0", built)
+    assert strict_ecr.repositories["app"].layers == blobs
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"manifests": []}, images.OCI_INDEX),
+        ({"config": None, "layers": []}, images.OCI_MANIFEST),
+        (
+            {"config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": None}},
+            "application/vnd.docker.distribution.manifest.v2+json",
+        ),
+    ],
+)
+def test_a_manifest_without_a_media_type_gets_the_one_that_it_shows(
+    members: dict[str, Any], expected: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    config = next(iter(AMD64.blobs.values()))
+    if members.get("config"):
+        members["config"]["digest"] = images.digest_of(config)
+    manifest = json.dumps({"schemaVersion": 2, **members}).encode()
+    put(s3_double, f"app/blobs/{images.digest_of(config)}", config)
+
+    invoke(handler, [put(s3_double, "app/manifests/1.0", manifest)])
+
+    [image] = strict_ecr.repositories["app"].images.values()
+    assert (image.manifest.encode(), image.media_type) == (manifest, expected)
+
+
+def test_an_artifact_is_put_after_what_it_is_about_if_that_is_at_hand(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    sbom = images.image([b'{"spdx": true}'], artifactType="application/spdx+json", subject=AMD64.descriptor)
+    orphan = images.image([b"signature"], artifactType="application/sig", subject=ARM64.descriptor)
+    layout = images.oci_layout({"": sbom, "sig": orphan}) | images.oci_layout({"x": AMD64})
+    layout["index.json"] = images.oci_layout({"": sbom, "sig": orphan})["index.json"]
+
+    invoke(handler, [put_all(s3_double, layout)[0]])
+
+    put_images = [images.digest_of(call.members["imageManifest"].encode()) for call in strict_ecr.calls_of("PutImage")]
+    assert put_images == [AMD64.digest, sbom.digest, orphan.digest]
+    assert strict_ecr.repositories["app"].tags == {"sig": orphan.digest}
+    assert_there(strict_ecr, sbom)
+
+
+def test_a_repository_is_made_for_an_image_where_that_is_allowed(
+    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    empty = images.index()
+    event = put(s3_double, "team/new/manifests/1.0", empty.manifest)
+
+    with pytest.raises(RepositoryMissing, match="team/new"):
+        invoke(load_handler(doubled), [event])
+    invoke(load_handler(doubled, CREATE_REPOSITORIES="true"), [event])
+
+    assert_pullable(strict_ecr, "1.0", empty, "team/new")
+
+
+def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundreds(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [layer(f"srv/{number}", b"x") for number in range(130)]
+    built = images.image(layers)
+    strict_ecr.repositories["app"].layers.update({images.digest_of(content): content for content in layers[:118]})
+    at_once: list[int] = []
+    under_way = 0
+    lock = threading.Lock()
+    upload = handler.layers.upload_missing
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            at_once.append(under_way)
+        time.sleep(0.02)
+        try:
+            return upload(*arguments)
+        finally:
+            with lock:
+                under_way -= 1
+
+    monkeypatch.setattr(handler.layers, "upload_missing", counted)
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
+
+    assert_pullable(strict_ecr, "1.0", built)
+    assert [len(call.members["layerDigests"]) for call in strict_ecr.calls_of("BatchCheckLayerAvailability")] == [
+        100,
+        31,
+    ]
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) == 13
+    assert max(at_once) == 4
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [(256, 1), (512, 2), (1024, 4), (10240, 4)])
+def test_as_many_layers_go_at_once_as_the_memory_has_room_for(memory: int, at_once: int) -> None:
+    assert max(1, min(4, room_for_layers(memory * 1024 * 1024))) == at_once
+
+
+def test_log_lines_of_layers_that_go_at_once_name_their_own(
+    handler: Any, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
+
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
+
+    uploaded = [line for line in logs() if line["message"] == "Layer uploaded"]
+    assert sorted(line["digest"] for line in uploaded) == sorted(built.blobs)
+    assert {line["key"] for line in uploaded} == {"app/manifests/1.0"}
+    assert len({line["upload_id"] for line in uploaded}) == len(uploaded)
+    [pushed] = [line for line in logs() if line["message"] == "Image pushed"]
+    assert pushed["digest"] == built.digest
+    assert "upload_id" not in pushed
+
+
+def test_a_layer_that_will_never_work_ends_the_image_and_one_that_may_stops_no_other(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = images.image([layer(f"srv/{number}", b"x") for number in range(12)])
+    files = images.static_registry("1.0", built)
+    event = put_all(s3_double, files)[0]
+    config, second, *_ = built.blobs
+
+    with handler.ledger.lease(None, "app", second), pytest.raises(UploadInProgress, match=f"layer {second}"):
+        invoke(handler, [event])
+    assert len(strict_ecr.repositories["app"].layers) == len(built.blobs) - 1
+
+    strict_ecr.repositories["app"].layers.clear()
+    put(s3_double, f"app/blobs/{config}", b"other")
+    with pytest.raises(DigestMismatch, match=f"layer {config}"):
+        invoke(handler, [event])
+    assert strict_ecr.repositories["app"].tags == {}
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = images.image([layer("srv/large", bytes(12 * SMALL_PART))])
+    event = put_all(s3_double, images.static_registry("1.0", built))[0]
+
+    invocations = 0
+    while not strict_ecr.repositories["app"].tags:
+        invocation = Hourglass(60)
+        with monkeypatch.context() as patch, suppress(OutOfTime):
+            let_parts_take(handler.registry, patch, invocation, 10)
+            handler.lambda_handler(event, invocation)
+        invocations += 1
+        assert invocation.seconds > 2
+
+    assert invocations > 2
+    assert_pullable(strict_ecr, "1.0", built)
+    assert strict_ecr.bytes_received == sum(map(len, built.blobs.values()))
+
+
+def test_an_image_that_has_no_time_left_is_tried_again_later_not_at_once(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+
+    with pytest.raises(OutOfTime):
+        handler.lambda_handler(event, Hourglass(1))
+    assert strict_ecr.calls == []
+
+
+@pytest.mark.parametrize("lost", ["LayersNotFoundException", "ReferencedImagesNotFoundException"])
+def test_what_ecr_cleans_up_before_the_image_is_put_comes_again(
+    lost: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built = MULTI_ARCH if lost.startswith("Referenced") else AMD64
+    event = put_all(s3_double, images.static_registry("1.0", built))[0]
+    found = strict_ecr.repositories["app"]
+
+    def clean_up() -> None:
+        found.layers.clear()
+        if lost.startswith("Referenced"):
+            found.images.clear()
+
+    gremlin.meddle("ecr:PutImage", clean_up, nth=len(built.manifests))
+    with pytest.raises(BlobsMissing, match=lost):
+        invoke(handler, [event])
+    assert found.tags == {}
+    invoke(handler, [event])
+    assert_pullable(strict_ecr, "1.0", built)
+
+
+def test_many_images_and_tags_stop_in_time_and_get_on(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = {f"v{number}": images.image([layer(f"srv/{number}", b"x")]) for number in range(6)}
+    event = put(s3_double, "app/all.tar", images.tar(images.oci_layout(built)))
+    put_image = type(handler.registry).put_image
+    got_on: list[bool] = []
+
+    def slow(*arguments: Any) -> None:
+        invocation.pass_by(4)
+        put_image(handler.registry, *arguments)
+
+    monkeypatch.setattr(handler.registry, "put_image", slow)
+    while len(strict_ecr.repositories["app"].tags) < len(built):
+        invocation = Hourglass(13)
+        try:
+            handler.lambda_handler(event, invocation)
+        except OutOfTime as late:
+            got_on.append(late.got_on)
+        assert invocation.seconds >= 1
+    assert len(got_on) >= 2
+    assert all(got_on)
+
+
+def test_an_image_that_has_only_been_looked_for_when_the_time_ends_does_not_come_back_at_once(
+    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+    invocation = Hourglass(3.5)
+
+    def slow(*_: Any) -> ImagesFound:
+        invocation.pass_by(2)
+        return ImagesFound(frozenset(), {})
+
+    monkeypatch.setattr(handler.registry, "images", slow)
+    with pytest.raises(OutOfTime) as raised:
+        handler.lambda_handler(event, invocation)
+    assert not raised.value.got_on
+
+
+def test_a_batch_operations_task_names_no_etag_and_is_pushed_all_the_same(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
+    job = json.loads((ROOT / "events/batch-operations.json").read_text())
+    job["tasks"] = [job["tasks"][0] | {"s3Key": "app/1.0.tar", "s3VersionId": None}]
+
+    [result] = handler.lambda_handler(job, Invocation())["results"]
+
+    assert (result["resultCode"], result["resultString"]) == ("Succeeded", f"pushed, app, {AMD64.digest}")
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_the_key_prefix_is_no_part_of_a_repository_but_of_every_place(
+    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.create("mirror/app")
+    handler = load_handler(doubled, KEY_PREFIX="in/", REPOSITORY_PREFIX="mirror/")
+    for layout, tag in {"OCI layout": "1.0", "static registry": "1.0", "registry storage": "1.0"}.items():
+        strict_ecr.repositories["mirror/app"].tags.clear()
+        invoke(handler, put_all(s3_double, LAYOUTS[layout](MULTI_ARCH), f"in/{FOLDERS.get(layout, 'app/')}"))
+        assert_pullable(strict_ecr, tag, MULTI_ARCH, "mirror/app")
+
+
+def test_layers_share_the_functions_memory(
+    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = load_handler(doubled, AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
+    built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
+    given: list[tuple[str, int]] = []
+
+    def watched(*arguments: Any) -> str:
+        given.append((threading.current_thread().name, arguments[-1]))
+        time.sleep(0.02)
+        return upload_layer(*arguments)
+
+    monkeypatch.setattr("s3_to_ecr.layer_mirror.upload_layer", watched)
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
+
+    assert len({thread for thread, _ in given}) == 2
+    assert {memory for _, memory in given} == {256 * 1024 * 1024}
+
+
+def test_a_layer_that_ecr_has_archived_is_uploaded(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    found = strict_ecr.repositories["app"]
+    digest, content = next(iter(AMD64.blobs.items()))
+    found.layers[digest] = content
+    found.archived.add(digest)
+
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", AMD64))[:1])
+
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) == len(AMD64.blobs)
+
+
+def test_after_a_layer_that_will_never_work_no_other_is_begun(
+    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
+    event = put_all(s3_double, images.static_registry("1.0", built))[0]
+    bad, in_other_hands, *_ = built.blobs
+    put(s3_double, f"app/blobs/{bad}", b"other")
+    upload = handler.layers.upload_missing
+
+    def slow(blob: Any, repository: str, digest: str, memory: int) -> Any:
+        time.sleep(0.1 * (digest != bad))
+        return upload(blob, repository, digest, memory)
+
+    monkeypatch.setattr(handler.layers, "upload_missing", slow)
+    with handler.ledger.lease(None, "app", in_other_hands), pytest.raises(DigestMismatch, match=f"layer {bad}"):
+        invoke(handler, [event])
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) < 20
+
+
+def test_an_image_whose_layers_take_all_of_the_time_gets_on(
+    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+    invocation = Hourglass(60)
+    upload = handler.images._layers.upload_missing
+
+    def slow(*arguments: Any) -> bool:
+        uploaded = bool(upload(*arguments))
+        invocation.pass_by(59)
+        return uploaded
+
+    monkeypatch.setattr(handler.images._layers, "upload_missing", slow)
+    with pytest.raises(OutOfTime, match="putting the image") as raised:
+        handler.lambda_handler(event, invocation)
+    assert raised.value.got_on
+
+
+def test_the_manifests_of_an_image_have_a_limit(
+    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_to_ecr.image_push._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
+
+    with pytest.raises(UnsupportedManifest, match="more than"):
+        invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
+
+
+def test_an_artifact_manifest_names_its_blobs(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    """The one of OCI 1.1's release candidates, which ORAS has written."""
+    blob = b"sbom"
+    kind = "application/vnd.oci.artifact.manifest.v1+json"
+    document = {"schemaVersion": 2, "mediaType": kind, "blobs": [images.blob_descriptor(blob, "x")]}
+    manifest = json.dumps(document).encode()
+
+    invoke(handler, put_all(s3_double, {"manifests/1": manifest, f"blobs/{images.digest_of(blob)}": blob})[:1])
+
+    assert_pullable(strict_ecr, "1", Built(manifest, kind, {images.digest_of(blob): blob}))
+
+
+def test_every_result_has_the_key_of_its_event(handler: Any, s3_double: S3Double) -> None:
+    files = images.registry_storage("app", "1.0", AMD64)
+
+    assert [result["key"] for result in invoke(handler, put_all(s3_double, files, ""))] == list(files)
+
+
+def test_a_link_may_end_its_line(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+    files = images.registry_storage("app", "1.0", AMD64)
+    *_, last = put_all(
+        s3_double, {path: content + b"\n" * path.endswith("link") for path, content in files.items()}, ""
+    )
+
+    invoke(handler, [last])
+
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
+def test_a_blob_that_is_too_large_for_a_manifest_is_not_read_to_see_whether_it_is_one(
+    handler: Any, s3_double: S3Double
+) -> None:
+    content = bytes(4_194_305)
+
+    invoke(handler, [put(s3_double, f"app/{images.blob_path(images.digest_of(content))}", content)])
+
+    assert len(s3_double.reads) == 1

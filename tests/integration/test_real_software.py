@@ -1,0 +1,331 @@
+"""Images written by skopeo, umoci and a real registry, mirrored, and pulled back by skopeo, digest for digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local import images
+from local.images import Files
+from local.invocation import Invocation
+from local.layers import gzipped_layer, layer
+from local.stack import DIRECT, REGION, Stack, free_port
+from s3_to_ecr.errors import BlobsMissing
+from tests.conftest import needed
+from tests.doubles.ecr import EcrDouble
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.type_defs import MessageTypeDef
+
+MULTI_ARCH = images.index(
+    images.image([layer("srv/one", b"one"), layer("srv/two", b"two")]),
+    images.image([layer("srv/one", b"one"), layer("srv/arm", b"arm")], architecture="arm64"),
+)
+# As large as a layer of several parts.
+LARGE = images.image([gzipped_layer(12_000_000)], layer_type="application/vnd.oci.image.layer.v1.tar+gzip")
+
+
+def run(*command: str, **environment: str) -> bytes:
+    """What a tool prints, away from proxies, the user's account and AWS' certificates."""
+    needed(shutil.which(command[0]) is not None, f"{command[0]} is not installed: .ci/run installs it")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        command, env=clean | {"no_proxy": "127.0.0.1"} | environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, (command, done.stderr.decode())
+    return done.stdout
+
+
+def copy(source: str, destination: str, *options: str) -> None:
+    """`skopeo copy`, of images that keep their digests unless an option says otherwise."""
+    tls = ["--src-tls-verify=false"] * source.startswith("docker:")
+    tls += ["--dest-tls-verify=false"] * destination.startswith("docker:")
+    run("skopeo", "copy", "--insecure-policy", "--quiet", *tls, *options, source, destination)
+
+
+def inspect(reference: str, *options: str) -> bytes:
+    """The exact bytes of a manifest, or what else `skopeo inspect` is asked for."""
+    tls = ["--tls-verify=false"] * reference.startswith("docker:")
+    return run("skopeo", "inspect", *tls, *(options or ["--raw"]), reference)
+
+
+def digest(reference: str) -> str:
+    return images.digest_of(inspect(reference))
+
+
+def files_in(folder: Path) -> Files:
+    """The files below a folder, `index.json` first: the worst order."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return dict(sorted(found.items(), key=lambda item: item[0] != "index.json"))
+
+
+def write(folder: Path, files: Files) -> Path:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on moto that tells its queue of every object, and the function behind that queue."""
+
+    stack: Stack
+    name: str
+    queue: str
+    handler: Any
+
+    def put(self, key: str, content: bytes) -> None:
+        self.stack.s3.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def drain(self) -> list[dict[str, Any]]:
+        """The events that have been sent."""
+        found: list[MessageTypeDef] = []
+        while messages := self.stack.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self.stack.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+            found += messages
+        return [event for event in (json.loads(message["Body"]) for message in found) if "Records" in event]
+
+    def invoke(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each event in turn. What waits is put by a later one, so that nothing is delivered again."""
+        results = []
+        for event in events:
+            with suppress(BlobsMissing):
+                results += self.handler.lambda_handler(event, Invocation())["results"]
+        return results
+
+
+@pytest.fixture
+def bucket(stack: Stack, fresh: dict[str, str], strict_ecr: EcrDouble, load_handler: Callable[..., Any]) -> Bucket:
+    name = f"images-{uuid.uuid4().hex}"
+    queue = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = stack.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    stack.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    stack.s3.put_bucket_notification_configuration(
+        Bucket=name,
+        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+    )
+    handler = load_handler(fresh, AWS_ENDPOINT_URL_ECR=strict_ecr.url)
+    return Bucket(stack, name, queue, handler)
+
+
+@pytest.fixture
+def ecr(strict_ecr: EcrDouble) -> str:
+    """The repository `app` as skopeo names it."""
+    return f"docker://{strict_ecr.url.removeprefix('http://')}/app"
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OCI layout that skopeo and umoci have written: images with gzip and zstd layers, an index, an empty image."""
+    folder = tmp_path_factory.mktemp("layout")
+    ours = write(folder / "ours", images.oci_layout({"multi": MULTI_ARCH, "large": LARGE}))
+    written = folder / "written"
+    run("umoci", "init", "--layout", str(written))
+    run("umoci", "new", "--image", f"{written}:umoci")
+    (folder / "file").write_text("inserted")
+    run("umoci", "insert", "--rootless", "--image", f"{written}:umoci", str(folder / "file"), "/srv/file")
+    copy(f"oci:{ours}:multi", f"oci:{written}:multi", "--all")
+    copy(f"oci:{ours}:large", f"oci:{written}:large")
+    copy(f"oci:{written}:umoci", f"oci:{written}:zstd", "--dest-compress-format", "zstd", "--dest-compress")
+    return written
+
+
+TAGS = ["umoci", "multi", "large", "zstd"]
+
+
+def assert_pulled(source: str, ecr: str, tag: str, folder: Path) -> None:
+    """The manifest is the source's byte for byte, and skopeo, which verifies every digest, pulls all of it."""
+    assert inspect(f"{ecr}:{tag}") == inspect(source)
+    pulled = folder / f"pulled-{tag}"
+    pulled.mkdir(parents=True)
+    copy(f"{ecr}:{tag}", f"dir:{pulled}", "--all", "--preserve-digests")
+    assert digest(f"dir:{pulled}") == digest(source)
+
+
+def assert_repeat_is_free(bucket: Bucket, events: list[dict[str, Any]], strict_ecr: EcrDouble) -> None:
+    """The second delivery of every event sends no byte and fails nothing."""
+    strict_ecr.calls.clear()
+    for event in events:
+        [result] = bucket.handler.lambda_handler(event, Invocation())["results"]
+        assert result["action"] in ("skipped", "ignored")
+    assert set(strict_ecr.operations) <= {"BatchGetImage", "BatchCheckLayerAvailability"}
+
+
+def test_an_oci_layout_that_is_synced_in_the_worst_order(
+    layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    events: list[dict[str, Any]] = []
+    for path, content in files_in(layout).items():
+        bucket.put(f"app/{path}", content)
+        sent = bucket.drain()
+        bucket.invoke(sent)
+        events += sent
+
+    assert sorted(strict_ecr.repositories["app"].tags) == sorted(TAGS)
+    for tag in TAGS:
+        assert_pulled(f"oci:{layout}:{tag}", ecr, tag, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_an_oci_archive(
+    tag: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    archive = tmp_path / "image.tar"
+    copy(f"oci:{layout}:{tag}", f"oci-archive:{archive}:{tag}", "--all")
+    bucket.put("app/any.tar", archive.read_bytes())
+    events = bucket.drain()
+
+    bucket.invoke(events)
+
+    assert_pulled(f"oci-archive:{archive}:{tag}", ecr, tag, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+@pytest.mark.parametrize("tag", ["umoci", "large"])
+def test_a_docker_archive_keeps_its_config_and_layers(
+    tag: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    archive = tmp_path / "image.tar"
+    copy(f"oci:{layout}:{tag}", f"docker-archive:{archive}:example.com/team/app:{tag}")
+    bucket.put("app/any.tar", archive.read_bytes())
+    events = bucket.drain()
+
+    bucket.invoke(events)
+
+    assert_same_config_and_diff_ids(f"docker-archive:{archive}", f"{ecr}:{tag}", tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+def assert_same_config_and_diff_ids(source: str, pulled: str, folder: Path) -> None:
+    config = inspect(source, "--config", "--raw")
+    assert inspect(pulled, "--config", "--raw") == config
+    manifest = json.loads(inspect(pulled))
+    assert manifest["config"]["digest"] == images.digest_of(config)
+    assert [entry["digest"] for entry in manifest["layers"]] == json.loads(config)["rootfs"]["diff_ids"]
+    copy(pulled, f"oci:{folder / 'pulled'}:image")
+
+
+def test_docker_save_of_the_old_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+    [image, _] = MULTI_ARCH.children
+    archive = write(tmp_path, {"save.tar": images.docker_save(["app:1.0"], image)}) / "save.tar"
+    bucket.put("app/any.tar", archive.read_bytes())
+    events = bucket.drain()
+
+    bucket.invoke(events)
+
+    assert_same_config_and_diff_ids(f"docker-archive:{archive}", f"{ecr}:1.0", tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+def test_docker_save_of_the_new_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+    [image, _] = MULTI_ARCH.children
+    archive = write(tmp_path, {"save.tar": images.docker_save_25(["app:1.0"], image)}) / "save.tar"
+    bucket.put("app/any.tar", archive.read_bytes())
+    events = bucket.drain()
+
+    bucket.invoke(events)
+
+    assert_pulled(f"oci-archive:{archive}", ecr, "1.0", tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+@contextmanager
+def docker_registry(stack: Stack, bucket: str, folder: Path) -> Iterator[str]:
+    """Debian's docker-registry, its storage in a bucket; gives its address."""
+    needed(shutil.which("docker-registry") is not None, "docker-registry is not installed: .ci/run installs it")
+    port = free_port()
+    storage = {
+        "region": REGION,
+        "regionendpoint": stack.endpoint,
+        "bucket": bucket,
+        "accesskey": "local",
+        "secretkey": "local",
+        "secure": False,
+        "rootdirectory": "/some/root",
+    }
+    config = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"s3": storage},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "registry.yml").write_text(json.dumps(config))
+    # With AWS_CA_BUNDLE it would not even start.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    process = subprocess.Popen(
+        ["docker-registry", "serve", str(folder / "registry.yml")],  # noqa: S607 (the machine's)
+        env=environment | {"no_proxy": "127.0.0.1", "OTEL_TRACES_EXPORTER": "none"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                DIRECT.open(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, "docker-registry has ended"
+                assert time.monotonic() < deadline, "docker-registry does not answer"
+                time.sleep(0.1)
+        yield f"docker://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_what_is_pushed_to_a_self_hosted_registry_is_mirrored_by_its_buckets_own_events(
+    layout: Path, bucket: Bucket, stack: Stack, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    strict_ecr.create("team/app", "other")
+    events: list[dict[str, Any]] = []
+    with docker_registry(stack, bucket.name, tmp_path) as registry:
+        for tag in TAGS:
+            copy(f"oci:{layout}:{tag}", f"{registry}/team/app:{tag}", "--all")
+        copy(f"oci:{layout}:multi", f"{registry}/team/app:docker", "--all", "--format", "v2s2")
+        # A blob that the registry has already is only linked.
+        copy(f"{registry}/team/app:large", f"{registry}/other:large")
+        events = bucket.drain()
+        results = bucket.invoke(events)
+
+        ecr = f"docker://{strict_ecr.url.removeprefix('http://')}"
+        assert {result["repository"] for result in results} == {None, "team/app", "other"}
+        for repository, tag in [*(("team/app", tag) for tag in [*TAGS, "docker"]), ("other", "large")]:
+            assert_pulled(f"{registry}/{repository}:{tag}", f"{ecr}/{repository}", tag, tmp_path / repository)
+        assert_repeat_is_free(bucket, events, strict_ecr)
+
+        # A tag that moves, moves.
+        copy(f"{registry}/team/app:umoci", f"{registry}/team/app:large")
+        bucket.invoke(bucket.drain())
+        assert_pulled(f"{registry}/team/app:umoci", f"{ecr}/team/app", "large", tmp_path / "moved")
+
+
+def test_static_registry_paths(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+    ours = {"multi": MULTI_ARCH, "large": LARGE}
+    layout = write(tmp_path / "ours", images.oci_layout(ours))
+    for tag, built in ours.items():
+        for path, content in images.static_registry(tag, built).items():
+            bucket.put(f"app/{path}", content)
+    events = bucket.drain()
+
+    bucket.invoke(events)
+
+    for tag in ours:
+        assert_pulled(f"oci:{layout}:{tag}", ecr, tag, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
