@@ -1,4 +1,4 @@
-"""`make demo`: the main job on the local stack, told in plain words. Exits with 1 if anything is not as it should."""
+"""`make demo`: the main jobs on the local stack, told in plain words. Exits with 1 if anything is not as it should."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
+from local import images
+from local.images import Files
 from local.invocation import Invocation
-from local.layers import gzipped_layer
+from local.layers import gzipped_layer, layer
 from local.stack import BUCKET, REPOSITORY, Stack, running
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
+    from types_boto3_ecr.type_defs import ImageDetailTypeDef
 
 _MIB = 1024 * 1024
 _LAYER_BYTES = 64 * _MIB
 _KEY = f"{REPOSITORY}/demo-layer.tar.gz"
 _EVENT_SECONDS = 30
+
+_AMD64 = images.image([layer("srv/hello", b"Hello, amd64!\n")])
+_ARM64 = images.image([layer("srv/hello", b"Hello, arm64!\n")], architecture="arm64")
+_MULTI_ARCH = images.index(_AMD64, _ARM64)
+_SAVED = images.image([layer("srv/hello", b"Hello, docker save!\n")])
 
 
 class PartCounter:
@@ -34,6 +43,9 @@ class PartCounter:
 
     def watch(self, ecr: ECRClient) -> None:
         ecr.meta.events.register("after-call.ecr.UploadLayerPart", self._part_sent)
+
+    def forget(self, ecr: ECRClient) -> None:
+        ecr.meta.events.unregister("after-call.ecr.UploadLayerPart", self._part_sent)
 
     def _part_sent(self, parsed: dict[str, Any], **_: object) -> None:
         self.parts += 1
@@ -51,59 +63,124 @@ def main() -> int:
     started = time.monotonic()
     print("1. Starting S3, SQS, DynamoDB and ECR on this machine (moto).")
     with tempfile.TemporaryDirectory() as folder, running() as stack:
-        file = Path(folder, "demo-layer.tar.gz")
-        file.write_bytes(gzipped_layer(_LAYER_BYTES))
-        size, digest = file.stat().st_size, f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-        print(f"2. Putting a gzip'd tar layer of {size / _MIB:.1f} MiB at s3://{BUCKET}/{_KEY}")
-        print(f"   sha256sum of the file:      {digest.removeprefix('sha256:')}")
-        stack.s3.upload_file(str(file), BUCKET, _KEY)
-        event = _event_from_queue(stack)
-        print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
-
         os.environ.update(stack.environment)
         # The demonstration speaks for itself; logs and metrics would come between the lines.
-        os.environ.update(POWERTOOLS_LOG_LEVEL="WARNING", POWERTOOLS_METRICS_DISABLED="true")
+        os.environ.update(POWERTOOLS_LOG_LEVEL="ERROR", POWERTOOLS_METRICS_DISABLED="true")
         sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
         import handler  # noqa: PLC0415 (it reads the environment when it is imported)
 
-        counter = PartCounter(size)
-        counter.watch(handler.ecr)
-        first = handler.lambda_handler(event, Invocation())["results"][0]
-        parts_at_first = counter.parts
-        print(f"   The handler's answer: {json.dumps(first)}")
-
-        layer = stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=[digest])["layers"]
-        print("4. ECR says, when asked with BatchCheckLayerAvailability for the digest of sha256sum:")
-        print(f"   {json.dumps(layer)}")
-
-        print("5. The same event again:")
-        second = handler.lambda_handler(event, Invocation())["results"][0]
-        parts_again = counter.parts - parts_at_first
-        print(f"   The handler's answer: {json.dumps(second)}")
-        print(f"   Parts sent the first time: {parts_at_first}; the second time: {parts_again}.")
-
-    return _verdict(
-        {
-            "the handler uploaded the layer": first["action"] == "uploaded",
-            "its digest is that of sha256sum": first["digest"] == digest,
-            "ECR has the layer AVAILABLE": [entry["layerAvailability"] for entry in layer] == ["AVAILABLE"],
-            "the repeat was skipped": second["action"] == "skipped",
-            "the repeat sent no part": parts_again == 0,
-        },
-        time.monotonic() - started,
-    )
+        checks = _a_layer(stack, handler, Path(folder)) | _a_layout(stack, handler) | _an_archive(stack, handler)
+    return _verdict(checks, time.monotonic() - started)
 
 
-def _event_from_queue(stack: Stack) -> dict[str, Any]:
-    """The first event in the queue that S3 sent for an object."""
+def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
+    file = folder / "demo-layer.tar.gz"
+    file.write_bytes(gzipped_layer(_LAYER_BYTES))
+    size, digest = file.stat().st_size, f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    print(f"2. Putting a gzip'd tar layer of {size / _MIB:.1f} MiB at s3://{BUCKET}/{_KEY}")
+    print(f"   sha256sum of the file:      {digest.removeprefix('sha256:')}")
+    stack.s3.upload_file(str(file), BUCKET, _KEY)
+    [event] = _events_from_queue(stack, [_KEY])
+    print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
+
+    counter = PartCounter(size)
+    counter.watch(handler.ecr)
+    first = _invoke(handler, event)
+    parts_at_first = counter.parts
+    print(f"   The handler's answer: {json.dumps(first)}")
+
+    found = stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=[digest])["layers"]
+    print("4. ECR says, when asked with BatchCheckLayerAvailability for the digest of sha256sum:")
+    print(f"   {json.dumps(found)}")
+
+    print("5. The same event again:")
+    second = _invoke(handler, event)
+    parts_again = counter.parts - parts_at_first
+    counter.forget(handler.ecr)
+    print(f"   The handler's answer: {json.dumps(second)}")
+    print(f"   Parts sent the first time: {parts_at_first}; the second time: {parts_again}.")
+    return {
+        "the handler uploaded the layer": first["action"] == "uploaded",
+        "its digest is that of sha256sum": first["digest"] == digest,
+        "ECR has the layer AVAILABLE": [entry["layerAvailability"] for entry in found] == ["AVAILABLE"],
+        "the repeat was skipped": second["action"] == "skipped",
+        "the repeat sent no part": parts_again == 0,
+    }
+
+
+def _a_layout(stack: Stack, handler: Any) -> dict[str, bool]:
+    files = images.oci_layout({"multi-arch": _MULTI_ARCH})
+    from s3_to_ecr.errors import BlobsMissing  # noqa: PLC0415 (as the handler)
+
+    print(f"6. Putting an OCI layout of two architectures at s3://{BUCKET}/{REPOSITORY}/, index first:")
+    for path, content in files.items():
+        [event] = _put(stack, {path: content})
+        try:
+            told = _invoke(handler, event)["action"]
+        except BlobsMissing as missing:
+            told = f"waits: {missing.reason.partition(',')[0]}"
+        print(f"   {path[:32]:32}  {told}")
+    found = _describe(stack, "multi-arch")
+    return {
+        "the layout's index is in ECR under its tag, with its own digest": found.get("imageDigest")
+        == _MULTI_ARCH.digest,
+        "so are the images of both architectures": _has_images(stack, [_AMD64.digest, _ARM64.digest]),
+    }
+
+
+def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
+    print(f"7. Putting what `docker save` writes at s3://{BUCKET}/{REPOSITORY}/saved.tar")
+    [event] = _put(stack, {"saved.tar": images.docker_save(["team/app:1.0"], _SAVED)})
+    answer = _invoke(handler, event)
+    print(f"   The handler's answer: {json.dumps(answer)}")
+    again = _invoke(handler, event)
+    found = _describe(stack, "1.0")
+    config = next(iter(_SAVED.blobs))
+    image = stack.ecr.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "1.0"}])["images"][0]
+    return {
+        "the archive's image is in ECR under its tag": found.get("imageDigest") == answer["digest"],
+        "with the config that it had in Docker": json.loads(image["imageManifest"])["config"]["digest"] == config,
+        "and the repeat was skipped": again["action"] == "skipped",
+    }
+
+
+def _put(stack: Stack, files: Files) -> list[dict[str, Any]]:
+    """Puts files into the repository's folder, and returns the events about them."""
+    for path, content in files.items():
+        stack.s3.put_object(Bucket=BUCKET, Key=f"{REPOSITORY}/{path}", Body=content)
+    return _events_from_queue(stack, [f"{REPOSITORY}/{path}" for path in files])
+
+
+def _describe(stack: Stack, tag: str) -> ImageDetailTypeDef:
+    [found] = stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=[{"imageTag": tag}])["imageDetails"]
+    print(f"   ECR has {tag}: {found.get('imageDigest')}, {found.get('imageManifestMediaType')}")
+    return found
+
+
+def _has_images(stack: Stack, digests: list[str]) -> bool:
+    asked: Any = [{"imageDigest": digest} for digest in digests]
+    return len(stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=asked)["imageDetails"]) == len(digests)
+
+
+def _invoke(handler: Any, event: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = handler.lambda_handler(event, Invocation())["results"][0]
+    return answer
+
+
+def _events_from_queue(stack: Stack, keys: list[str]) -> list[dict[str, Any]]:
+    """The first event that S3 sent for each of these keys, from the queue, in the keys' order."""
+    events: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + _EVENT_SECONDS
     while time.monotonic() < deadline:
         answer = stack.sqs.receive_message(QueueUrl=stack.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
         for message in answer.get("Messages", []):
-            event: dict[str, Any] = json.loads(message["Body"])
+            stack.sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
+            event = json.loads(message["Body"])
             if "Records" in event:
-                return event
-    raise RuntimeError(f"S3 sent no event to the queue within {_EVENT_SECONDS} s")
+                events.setdefault(unquote_plus(event["Records"][0]["s3"]["object"]["key"]), event)
+        if events.keys() >= set(keys):
+            return [events[key] for key in keys]
+    raise RuntimeError(f"S3 did not send events for {set(keys) - events.keys()} within {_EVENT_SECONDS} s")
 
 
 def _verdict(checks: dict[str, bool], seconds: float) -> int:

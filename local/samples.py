@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from local import images
+from local.images import Built, Files
 from local.layers import layer
-from local.stack import BUCKET
+from local.stack import BUCKET, REPOSITORY
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -34,6 +36,15 @@ class Sample:
         return md5.hexdigest()
 
 
+def _sample_image(name: str) -> Built:
+    """One image like no other, so that every sample has something to upload."""
+    return images.image([_sample_layer(name)])
+
+
+def _samples(folder: str, files: Files) -> tuple[Sample, ...]:
+    return tuple(Sample(folder + path, content) for path, content in files.items())
+
+
 _KNOWN = _sample_layer("known digest")
 _STATIC = _sample_layer("static registry")
 
@@ -46,6 +57,11 @@ SAMPLES = (
     Sample("layer-test/", b""),
     Sample("layer-test/sqs.layer", _sample_layer("SQS")),
     Sample("layer-test/eventbridge + 1%2B.layer", _sample_layer("EventBridge")),
+    *_samples(f"{REPOSITORY}/", images.oci_layout({"oci-layout": _sample_image("OCI layout")})),
+    *_samples(f"{REPOSITORY}/", images.static_registry("static-registry", _sample_image("static registry"))),
+    *_samples("", images.registry_storage(REPOSITORY, "registry-storage", _sample_image("registry storage"))),
+    Sample(f"{REPOSITORY}/docker-save.tar", images.docker_save([], _sample_image("docker save"))),
+    Sample(f"{REPOSITORY}/docker-save-25.tar", images.docker_save_25([], _sample_image("docker save 25"))),
 )
 
 

@@ -125,11 +125,31 @@ def test_every_sample_event_uploads_its_sample(
         if name is None:
             assert (result["action"], result["key"]) == ("ignored", "layer-test/")
             continue
-        [sample] = [sample for sample in SAMPLES if name in sample.key]
+        sample = next(sample for sample in SAMPLES if name in sample.key)
         assert result["action"] == "uploaded"
         assert (result["bucket"], result["key"], result["repository"]) == (BUCKET, sample.key, REPOSITORY)
         assert (result["digest"], result["size"]) == (digest_of(sample.body), len(sample.body))
         assert available(stack, REPOSITORY, result["digest"])
+
+
+@pytest.mark.parametrize(
+    "layout", ["oci-layout", "static-registry", "registry-storage", "docker-save", "docker-save-25"]
+)
+def test_the_sample_event_of_every_layout_puts_its_image(
+    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation, layout: str
+) -> None:
+    put_samples(stack.s3)
+    stack.ecr.delete_repository(repositoryName=REPOSITORY, force=True)
+    stack.ecr.create_repository(repositoryName=REPOSITORY)
+    event = json.loads((ROOT / f"events/{layout}.json").read_text())
+    handler = load_handler(fresh)
+
+    for action in ("pushed", "skipped"):
+        [result] = handler.lambda_handler(event, context)["results"]
+        assert (result["action"], result["images"][0]["tags"]) == (action, [layout])
+
+    [image] = stack.ecr.describe_images(repositoryName=REPOSITORY)["imageDetails"]
+    assert (image["imageDigest"], image["imageTags"]) == (result["digest"], [layout])
 
 
 def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Invocation) -> None:

@@ -66,16 +66,29 @@ def test_sample_events_are_about_the_samples_in_the_local_bucket(path: Path) -> 
             assert (created.size, created.etag) == ((None, None) if is_job else (len(sample.body), sample.etag))
 
 
-def test_every_carrier_has_a_sample_event() -> None:
+def test_every_carrier_and_layout_has_a_sample_event() -> None:
     assert {path.stem for path in EVENTS} >= {
-        "s3-put", "s3-multipart", "s3-copy", "s3-odd-key", "s3-several", "sqs", "sqs-test-event", "eventbridge",
-        "batch-operations", "batch-operations-2",
-    }  # fmt: skip
+        "s3-put",
+        "s3-multipart",
+        "s3-copy",
+        "s3-odd-key",
+        "s3-several",
+        "sqs",
+        "sqs-test-event",
+        "eventbridge",
+        "batch-operations",
+        "batch-operations-2",
+        "oci-layout",
+        "static-registry",
+        "registry-storage",
+        "docker-save",
+        "docker-save-25",
+    }
 
 
 def test_samples_named_by_a_digest_have_it() -> None:
-    named = [sample for sample in SAMPLES if "sha256:" in sample.key]
+    named = [sample for sample in SAMPLES if re.search(r"sha256[:/][0-9a-f]{64}$", sample.key)]
 
-    assert len(named) == 2
+    assert len(named) > 5
     for sample in named:
         assert sample.key.endswith(hashlib.sha256(sample.body).hexdigest())
