@@ -51,8 +51,8 @@ _STATIC = _sample_layer("static registry")
 SAMPLES = (
     Sample("layer-test/put.layer", _sample_layer("put")),
     Sample("layer-test/multipart.layer", _sample_layer("multipart"), "multipart"),
-    Sample(f"layer-test/sha256:{hashlib.sha256(_KNOWN).hexdigest()}", _KNOWN),
-    Sample(f"layer-test/blobs/sha256:{hashlib.sha256(_STATIC).hexdigest()}", _STATIC),
+    Sample(f"layer-test/{images.digest_of(_KNOWN)}", _KNOWN),
+    Sample(f"layer-test/blobs/{images.digest_of(_STATIC)}", _STATIC),
     Sample("layer-test/Grüße + 100%2B ✨ a+b.layer", _sample_layer("odd key")),
     Sample("layer-test/", b""),
     Sample("layer-test/sqs.layer", _sample_layer("SQS")),

@@ -23,7 +23,7 @@ from s3_to_ecr.manifests import HEX
 _BLOCK = tarfile.BLOCKSIZE
 
 # What is fetched at a time, for a header and what follows it: `docker save` writes small files between the layers.
-_WINDOW_BYTES = 64 * 1024
+WINDOW_BYTES = 64 * 1024
 
 # Of a compressed archive, so much is unpacked to see what it is.
 _START_BYTES = 256 * 1024
@@ -50,8 +50,11 @@ _EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTY
 
 _PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+# What compressed data begin with.
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+_MAGIC_BYTES = 4
+
 _INSTEAD = "If it is a layer, name it by its digest, as <repository>/sha256:<hex>."
 _UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in pieces. {_INSTEAD}"
 
@@ -69,8 +72,8 @@ class Member:
 class Archive:
     """The members of an archive, by path. `is_of_images` says that their names are an image archive's, beyond doubt."""
 
-    def __init__(self, blob: Blob, is_of_images: bool) -> None:  # noqa: FBT001 (a fact, not a switch)
-        self.is_of_images = is_of_images
+    def __init__(self, blob: Blob) -> None:
+        self.is_of_images = False
         self._blob = blob
         self._members: dict[str, Member] = {}
         self._outside: str | None = None
@@ -89,7 +92,7 @@ class Archive:
         return iter(self._members)
 
     def check(self) -> None:
-        """Raises `BrokenArchive` if members are outside the archive or cut off, or links lead out of it."""
+        """Raises `BrokenArchive` if members are outside the archive, or links lead out of it."""
         if self._outside is not None:
             raise BrokenArchive(f"the archive has a member outside itself, {self._outside!r}.")
         for path, member in self._members.items():
@@ -125,12 +128,12 @@ def read_archive(blob: Blob, deadline: Deadline) -> Archive | None:
     compressed; `OutOfTime`, and as `Blob.read`.
     """
     window = _Window(blob, deadline)
-    start = window.at(0, len(_ZSTD))
-    if start.startswith(_GZIP):
-        refuse_compressed(blob)
-    if start.startswith((_GZIP, _ZSTD)):
+    start = window.at(0, _MAGIC_BYTES)
+    if start.startswith(GZIP):
+        refuse_compressed(window.at(0, WINDOW_BYTES))
+    if start.startswith((GZIP, ZSTD)):
         return None
-    archive = Archive(blob, is_of_images=False)
+    archive = Archive(blob)
     kind = _Kind()
     for number, header in enumerate(_headers(window.at, blob.size), 1):
         if _is_sparse(header):
@@ -150,9 +153,8 @@ def read_archive(blob: Blob, deadline: Deadline) -> Archive | None:
     return archive
 
 
-def refuse_compressed(blob: Blob) -> None:
-    """Raises `UnsupportedArchive` if a gzip-compressed object is an image archive, by the first ones of its members."""
-    packed = b"".join(blob.read(0, min(blob.size, _WINDOW_BYTES)))
+def refuse_compressed(packed: bytes) -> None:
+    """Raises `UnsupportedArchive` if gzip-compressed bytes begin an image archive, by the first ones of its members."""
     try:
         start = zlib.decompressobj(wbits=31).decompress(packed, _START_BYTES)
     except zlib.error:
@@ -258,9 +260,9 @@ def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:
         return Member(0, 0, b"", posixpath.normpath(target))
     if header.islnk():
         return Member(0, 0, b"", posixpath.normpath(header.linkname))
-    if not header.isreg() or _is_sparse(header):
+    if not header.isreg():
         return None
-    return Member(header.offset_data, header.size, window.at(header.offset_data, min(header.size, 4)))
+    return Member(header.offset_data, header.size, window.at(header.offset_data, min(header.size, _MAGIC_BYTES)))
 
 
 def _is_sparse(header: tarfile.TarInfo) -> bool:
@@ -289,6 +291,6 @@ class _Window:
             return b""
         if not self._start <= offset <= end <= self._start + len(self._bytes):
             self._deadline.require("the archive's members")
-            fetched = min(max(length, _WINDOW_BYTES), self._blob.size - offset)
+            fetched = min(max(length, WINDOW_BYTES), self._blob.size - offset)
             self._start, self._bytes = offset, b"".join(self._blob.read(offset, fetched))
         return self._bytes[offset - self._start : end - self._start]

@@ -10,15 +10,15 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from s3_to_ecr.archive import Archive
+from s3_to_ecr.archive import GZIP, ZSTD, Archive
 from s3_to_ecr.content import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
-from s3_to_ecr.images import Image, Images, read_manifest, tag_of
+from s3_to_ecr.images import Image, Images, each_once, read_manifest, tag_of
 from s3_to_ecr.layouts.oci_layout import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.manifests import HEX, OCI_MANIFEST, digest_of, is_digest, parse_document
 
@@ -29,7 +29,7 @@ _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 _MOST_IMAGES = 1_000
 
 # `docker save` leaves layers uncompressed; crane, kaniko and jib keep them as the registry had them, named by digest.
-_COMPRESSIONS = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
+_COMPRESSIONS = {GZIP: "+gzip", ZSTD: "+zstd"}
 _NAMED_BY_DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})(?:\.tar\.gz|\.tar\.zst)?")
 
 
@@ -50,7 +50,7 @@ def images_in(archive: Archive, blob: Blob, name: str, deadline: Deadline) -> Im
         archive.check()
         described = _Describing(archive, deadline).all(entries)
         source = _ArchiveSource(archive, described)
-        images = tuple(Image(image.digest, tuple(dict.fromkeys(image.tags))) for image in described)
+        images = each_once(Image(image.digest, image.tags) for image in described)
     match images:
         case ():
             raise BrokenArchive("there are no images in the archive. Save the image again.")
@@ -125,16 +125,14 @@ class _Describing:
         self._digests: dict[str, str] = {}
 
     def all(self, entries: list[dict[str, Any]]) -> list[_Described]:
-        """The images, each once, with all of its tags."""
+        """An image for each entry, even where several are the same."""
         if len(entries) > _MOST_IMAGES:
             raise BrokenArchive(f"the archive has more than {_MOST_IMAGES:,} images. Save them apart.")
-        found: dict[str, _Described] = {}
+        found = []
         for entry in entries:
             self._deadline.require("the archive's images")
-            image = self._describe(entry)
-            before = found.get(image.digest)
-            found[image.digest] = replace(image, tags=before.tags + image.tags) if before else image
-        return list(found.values())
+            found.append(self._describe(entry))
+        return found
 
     def _describe(self, entry: Mapping[str, Any]) -> _Described:
         config_path, layer_paths, references = entry["Config"], entry.get("Layers") or [], entry.get("RepoTags") or []
@@ -148,8 +146,9 @@ class _Describing:
             raise BrokenManifest(
                 f"the image's config {config_path} does not have a diff_id for each of its {len(layer_paths)} layers."
             )
-        blobs = {digest_of(content): _file(self._archive, config_path)}
-        config = {"mediaType": _CONFIG_TYPE, "digest": digest_of(content), "size": len(content)}
+        config_digest = digest_of(content)
+        config = {"mediaType": _CONFIG_TYPE, "digest": config_digest, "size": len(content)}
+        blobs = {config_digest: _file(self._archive, config_path)}
         layers = []
         for path, diff_id in zip(layer_paths, diff_ids, strict=True):
             blob = _file(self._archive, path)

@@ -36,13 +36,13 @@ LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
 MAX_LAYER_PARTS = 4_200
 MAX_LAYER_BYTES = 52_000 * 1024 * 1024
 
+# BatchCheckLayerAvailability and BatchGetImage: how many a call may ask for.
+_BATCH = 100
+
 _MISSING = "Create the repository, or set CREATE_REPOSITORIES to true."
 _MISMATCH = "The content does not have the digest that its key names, or its manifest."
 _TAKEN = "The repository's tags are immutable: choose another tag, or delete the image that has it."
 _CLEANED_UP = "ECR has removed them in the meantime; they are uploaded again."
-
-# BatchCheckLayerAvailability and BatchGetImage: how many a call may ask for.
-_BATCH = 100
 _KMS = "The repository's KMS key could not be used: allow the function's role to use it."
 
 _CODES: Codes = {

@@ -128,7 +128,7 @@ class ImageMirror:
         if is_there and not missing_tags:
             if images.shares_tags and image.tags:
                 self._claim(image.tags, images.document, repository)
-            return _told(_Pushed(image, changed=False))
+            return _told(_Pushed(image, changed=False), started)
         root = Descriptor(image.digest, image.media_type)
         if is_there:
             manifest = parse_manifest(images.source.manifest(image.digest), root)
@@ -223,9 +223,9 @@ class _Pushed:
         return [tag for tag in self.image.tags if tag not in self.left]
 
 
-def _told(pushed: _Pushed, started: float | None = None) -> _Pushed:
-    """Logs and counts what became of an image."""
-    if pushed.changed and started:
+def _told(pushed: _Pushed, started: float) -> _Pushed:
+    """Logs and counts what became of an image, since `started` on the monotonic clock."""
+    if pushed.changed:
         logger.info("Image pushed", tags=pushed.tags, seconds=round(time.monotonic() - started, 3))
     else:
         logger.info("Image skipped", tags=pushed.tags)

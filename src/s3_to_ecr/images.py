@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from s3_to_ecr.content import Blob, open_blob
@@ -27,6 +27,16 @@ class Image:
     digest: str
     tags: tuple[str, ...] = ()
     media_type: str = ""
+
+
+def each_once(images: Iterable[Image]) -> tuple[Image, ...]:
+    """Images that may be named several times, each once: with all of its tags, and of the first media type."""
+    first: dict[str, Image] = {}
+    tags: dict[str, dict[str, None]] = {}
+    for image in images:
+        first.setdefault(image.digest, image)
+        tags.setdefault(image.digest, {}).update(dict.fromkeys(image.tags))
+    return tuple(replace(image, tags=tuple(tags[digest])) for digest, image in first.items())
 
 
 class Source(Protocol):

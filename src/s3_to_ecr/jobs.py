@@ -47,6 +47,9 @@ class Ignore(_Job):
     reason: str
 
 
+Job = UploadLayer | PushImage | Ignore
+
+
 class PushedImage(TypedDict):
     """A manifest or index that is in ECR, and the tags that name it there."""
 

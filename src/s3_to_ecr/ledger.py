@@ -22,8 +22,6 @@ the table's TTL deletes a row late, or never, changes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +34,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from s3_to_ecr.aws import translated
 from s3_to_ecr.errors import S3ToEcrError, ServiceUnavailable, UploadInProgress
+from s3_to_ecr.state_table import row_key
 from s3_to_ecr.telemetry import logger
 
 if TYPE_CHECKING:
@@ -80,12 +79,12 @@ class Lease:
     `held_before` says that somebody held a lease on the layer lately, and so may have finished it just now.
     """
 
-    def __init__(self, client: DynamoDBClient, table: str, row_id: str, clock: Callable[[], float]) -> None:
+    def __init__(self, client: DynamoDBClient, table: str, key: dict[str, Any], clock: Callable[[], float]) -> None:
         self.progress: Progress | None = None
         self.held_before = False
         self._client = client
         self._table = table
-        self._row_id = row_id
+        self._key = key
         self._clock = clock
         # Not the invocation's id: Lambda tries a failed invocation again under the same.
         self._owner = uuid.uuid4().hex
@@ -176,7 +175,7 @@ class Lease:
             try:
                 answer = self._client.update_item(
                     TableName=self._table,
-                    Key={"id": {"S": self._row_id}},
+                    Key=self._key,
                     UpdateExpression=update,
                     ConditionExpression=condition,
                     ExpressionAttributeNames={f"#{name}": name for name in values},
@@ -204,9 +203,7 @@ class Ledger:
         Raises `UploadInProgress` while another invocation holds it; `ServiceUnavailable`, `AccessDenied` or
         `RequestRefused` when the state table cannot be used.
         """
-        # An object's key may be longer than a row's id can be.
-        identity = json.dumps([registry_id, repository, layer])
-        lease = Lease(self._client, self._table, f"upload#{hashlib.sha256(identity.encode()).hexdigest()}", self._clock)
+        lease = Lease(self._client, self._table, row_key("upload", registry_id, repository, layer), self._clock)
         lease.take(repository=repository, layer=layer)
         try:
             yield lease

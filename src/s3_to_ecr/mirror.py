@@ -19,7 +19,7 @@ from s3_to_ecr.errors import (
 from s3_to_ecr.events import ObjectCreated, OtherEvent
 from s3_to_ecr.image_push import ImageMirror
 from s3_to_ecr.images import blob_missing, open_current
-from s3_to_ecr.jobs import Ignore, PushImage, Result, UploadLayer
+from s3_to_ecr.jobs import Ignore, Job, PushImage, Result, UploadLayer
 from s3_to_ecr.layer_mirror import LayerMirror
 from s3_to_ecr.layouts import route
 from s3_to_ecr.manifests import MAX_MANIFEST_BYTES, is_manifest
@@ -29,8 +29,6 @@ from s3_to_ecr.waiting import Waiting
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-
-_Job = UploadLayer | PushImage | Ignore
 
 
 class Mirror:
@@ -71,7 +69,7 @@ class Mirror:
                 self._push_what_waits_for(created.bucket, brought)
             return result
 
-    def _do(self, job: _Job, created: ObjectCreated) -> Result:
+    def _do(self, job: Job, created: ObjectCreated) -> Result:
         """Does the job; or notes what it waits for, and raises a `RetryLater`."""
         noted: set[str] = set()
         while True:

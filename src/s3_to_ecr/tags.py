@@ -6,13 +6,12 @@ written, which S3 has in whole seconds, a tag only goes forward.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from s3_to_ecr.aws import translated
+from s3_to_ecr.state_table import row_key
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -34,12 +33,11 @@ class Tags:
 
         Raises `ServiceUnavailable`, `AccessDenied` or `RequestRefused` when the table cannot be used.
         """
-        identity = json.dumps([self._registry_id, repository, tag])
         with translated(f"using the tags' rows in the state table {self._table}", {}):
             try:
                 self._client.update_item(
                     TableName=self._table,
-                    Key={"id": {"S": f"tag#{hashlib.sha256(identity.encode()).hexdigest()}"}},
+                    Key=row_key("tag", self._registry_id, repository, tag),
                     UpdateExpression="SET #written = :written, #uri = :uri, #image = :image, #expiration = :expiration",
                     ConditionExpression="attribute_not_exists(#written) OR #written <= :written",
                     ExpressionAttributeNames={f"#{name}": name for name in ("written", "uri", "image", "expiration")},

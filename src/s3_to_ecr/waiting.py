@@ -10,15 +10,16 @@ is complete. Should all this fail, the image's own message is still on the queue
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from s3_to_ecr.aws import translated
+from s3_to_ecr.state_table import row_key
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
+
+_KIND = "waiting"
 
 # As long as the image's own message can be on its queue, and a day.
 _KEPT_SECONDS = 15 * 24 * 60 * 60
@@ -46,7 +47,9 @@ class Waiting:
     def keys(self, bucket: str, awaited: str) -> list[str]:
         """The objects whose images wait for this one."""
         with self._using():
-            answer = self._client.get_item(TableName=self._table, Key=_row(bucket, awaited), ConsistentRead=True)
+            answer = self._client.get_item(
+                TableName=self._table, Key=row_key(_KIND, bucket, awaited), ConsistentRead=True
+            )
         return sorted(answer.get("Item", {}).get("waiting", {}).get("SS", []))
 
     def forget(self, bucket: str, awaited: str, key: str) -> None:
@@ -57,7 +60,7 @@ class Waiting:
         with self._using():
             self._client.update_item(
                 TableName=self._table,
-                Key=_row(bucket, awaited),
+                Key=row_key(_KIND, bucket, awaited),
                 UpdateExpression=update,
                 ExpressionAttributeNames={f"#{name}": name for name in values},
                 ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
@@ -65,8 +68,3 @@ class Waiting:
 
     def _using(self) -> Any:
         return translated(f"using the notes of waiting images in the state table {self._table}", {})
-
-
-def _row(bucket: str, awaited: str) -> dict[str, Any]:
-    identity = json.dumps([bucket, awaited])
-    return {"id": {"S": f"waiting#{hashlib.sha256(identity.encode()).hexdigest()}"}}

@@ -47,7 +47,7 @@ def described_archive(config: str, layers: Files) -> bytes:
 ARCHIVES: dict[str, Callable[[], bytes]] = {
     # crane and jib: compressed layers named by their digests; the config named by its digest, or not.
     "crane": lambda: described_archive(
-        f"sha256:{hashlib.sha256(config_of(GZIPPED)).hexdigest()}",
+        images.digest_of(config_of(GZIPPED)),
         {f"{images.digest_of(blob).removeprefix('sha256:')}.tar.gz": blob for blob in GZIPPED},
     ),
     "jib": lambda: described_archive(
@@ -308,3 +308,10 @@ def test_hashing_a_compressed_layer_stops_in_time(
 def test_an_empty_archive_is_an_empty_blob(key: str, handler: Any, s3_double: S3Double) -> None:
     with pytest.raises(EmptyBlob):
         invoke(handler, [put(s3_double, key, b"")])
+
+
+@pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
+def test_what_a_compressed_layer_is_takes_one_read_more(key: str, handler: Any, s3_double: S3Double) -> None:
+    invoke(handler, [put(s3_double, key, GZIPPED[0])])
+
+    assert len(s3_double.reads) == 2

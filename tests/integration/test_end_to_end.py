@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local.images import digest_of
 from local.invocation import Invocation
 from local.layers import gzipped_layer
 from local.samples import SAMPLES, put_samples
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 Load = Callable[..., Any]
-
-
-def digest_of(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def available(stack: Stack, repository: str, digest: str) -> bool:

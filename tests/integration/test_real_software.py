@@ -91,6 +91,13 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self.stack.s3.put_object(Bucket=self.name, Key=key, Body=content)
 
+    def drop(self, key: str, content: bytes) -> list[dict[str, Any]]:
+        """Puts an object, has its events handled, and returns them."""
+        self.put(key, content)
+        events = self.drain()
+        self.invoke(events)
+        return events
+
     def drain(self) -> list[dict[str, Any]]:
         """The events that have been sent."""
         found: list[MessageTypeDef] = []
@@ -171,10 +178,7 @@ def test_an_oci_layout_that_is_synced_in_the_worst_order(
 ) -> None:
     events: list[dict[str, Any]] = []
     for path, content in files_in(layout).items():
-        bucket.put(f"app/{path}", content)
-        sent = bucket.drain()
-        bucket.invoke(sent)
-        events += sent
+        events += bucket.drop(f"app/{path}", content)
 
     assert sorted(strict_ecr.repositories["app"].tags) == sorted(TAGS)
     for tag in TAGS:
@@ -188,10 +192,8 @@ def test_an_oci_archive(
 ) -> None:
     archive = tmp_path / "image.tar"
     copy(f"oci:{layout}:{tag}", f"oci-archive:{archive}:{tag}", "--all")
-    bucket.put("app/any.tar", archive.read_bytes())
-    events = bucket.drain()
 
-    bucket.invoke(events)
+    events = bucket.drop("app/any.tar", archive.read_bytes())
 
     assert_pulled(f"oci-archive:{archive}:{tag}", ecr, tag, tmp_path)
     assert_repeat_is_free(bucket, events, strict_ecr)
@@ -203,10 +205,8 @@ def test_a_docker_archive_keeps_its_config_and_layers(
 ) -> None:
     archive = tmp_path / "image.tar"
     copy(f"oci:{layout}:{tag}", f"docker-archive:{archive}:example.com/team/app:{tag}")
-    bucket.put("app/any.tar", archive.read_bytes())
-    events = bucket.drain()
 
-    bucket.invoke(events)
+    events = bucket.drop("app/any.tar", archive.read_bytes())
 
     assert_same_config_and_diff_ids(f"docker-archive:{archive}", f"{ecr}:{tag}", tmp_path)
     assert_repeat_is_free(bucket, events, strict_ecr)
@@ -224,10 +224,8 @@ def assert_same_config_and_diff_ids(source: str, pulled: str, folder: Path) -> N
 def test_docker_save_of_the_old_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
     [image, _] = MULTI_ARCH.children
     archive = write(tmp_path, {"save.tar": images.docker_save(["app:1.0"], image)}) / "save.tar"
-    bucket.put("app/any.tar", archive.read_bytes())
-    events = bucket.drain()
 
-    bucket.invoke(events)
+    events = bucket.drop("app/any.tar", archive.read_bytes())
 
     assert_same_config_and_diff_ids(f"docker-archive:{archive}", f"{ecr}:1.0", tmp_path)
     assert_repeat_is_free(bucket, events, strict_ecr)
@@ -236,10 +234,8 @@ def test_docker_save_of_the_old_generation(bucket: Bucket, ecr: str, strict_ecr:
 def test_docker_save_of_the_new_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
     [image, _] = MULTI_ARCH.children
     archive = write(tmp_path, {"save.tar": images.docker_save_25(["app:1.0"], image)}) / "save.tar"
-    bucket.put("app/any.tar", archive.read_bytes())
-    events = bucket.drain()
 
-    bucket.invoke(events)
+    events = bucket.drop("app/any.tar", archive.read_bytes())
 
     assert_pulled(f"oci-archive:{archive}", ecr, "1.0", tmp_path)
     assert_repeat_is_free(bucket, events, strict_ecr)

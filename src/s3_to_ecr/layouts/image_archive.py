@@ -55,8 +55,8 @@ class CompressedArchive:
 
     def open(self, s3: S3Client, created: ObjectCreated, _: Deadline) -> None:
         """Raises `UnsupportedArchive` for an image archive, and as `open_blob`."""
-        from s3_to_ecr.archive import refuse_compressed  # noqa: PLC0415
+        from s3_to_ecr.archive import WINDOW_BYTES, refuse_compressed  # noqa: PLC0415
 
         blob = open_blob(s3, created)
         if blob.size:
-            refuse_compressed(blob)
+            refuse_compressed(b"".join(blob.read(0, min(blob.size, WINDOW_BYTES))))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenManifest
 from s3_to_ecr.events import ObjectCreated
-from s3_to_ecr.images import Image, Images, ObjectSource, open_current, read_manifest, tag_of
+from s3_to_ecr.images import Image, Images, ObjectSource, each_once, open_current, read_manifest, tag_of
 from s3_to_ecr.jobs import Ignore
 from s3_to_ecr.layouts.match import Match
 from s3_to_ecr.manifests import HEX, Descriptor, descriptors, parse_document
@@ -59,15 +59,10 @@ def images_of(index: bytes) -> tuple[Image, ...]:
     document = parse_document(index, INDEX)
     if "manifests" not in document:
         raise BrokenManifest(f"{INDEX} is not the index of an OCI image layout: it has no manifests.")
-    found: dict[str, Image] = {}
-    for entry in descriptors(document):
-        before = found.get(entry.digest, Image(entry.digest, media_type=entry.media_type))
-        tags = dict.fromkeys([*before.tags, *_tags(entry)])
-        found[entry.digest] = Image(entry.digest, tuple(tags), before.media_type)
-    return tuple(found.values())
+    return each_once(Image(entry.digest, _tags(entry), entry.media_type) for entry in descriptors(document))
 
 
-def _tags(entry: Descriptor) -> list[str]:
+def _tags(entry: Descriptor) -> tuple[str, ...]:
     """The entry's tags, in OCI's annotation, which may hold a whole reference or the tag alone, and in containerd's."""
     name = entry.annotations.get("org.opencontainers.image.ref.name")
     reference = entry.annotations.get("io.containerd.image.name")
@@ -76,4 +71,4 @@ def _tags(entry: Descriptor) -> list[str]:
         tags.append(tag_of(name) if re.search("[:/@]", name) else name)
     if isinstance(reference, str):
         tags.append(tag_of(reference))
-    return [tag for tag in tags if tag]
+    return tuple(tag for tag in tags if tag)
