@@ -44,6 +44,12 @@ bench: $(VENV)/dev ## Measures, and writes bench/RESULTS.md: make bench BENCH="-
 local: $(VENV)/dev ## Serves the local stack until Ctrl-C: make local PORT=5001
 	@PORT=$(PORT) $(BIN)/python -m local.serve
 
+.PHONY: event
+event: export BUCKET ?= s3-to-ecr-local
+event: export FORM ?= s3
+event: ## Prints an event about an object: make event KEY=team/app/1.tar [BUCKET=…] [FORM=s3|sqs|eventbridge]
+	@$(PYTHON) -m local.event
+
 .PHONY: build
 build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
 	$(SAM) build $(OVERRIDES)

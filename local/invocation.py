@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from local.event import notification
 from local.stack import BUCKET
 
 
@@ -27,6 +28,4 @@ class Invocation:
 
 def put_event(key: str, size: int, etag: str, **more: Any) -> dict[str, Any]:
     """S3's notification of an object that was put into the local bucket; `more` goes into its `object`."""
-    s3_object = {"key": key, "size": size, "eTag": etag, **more}
-    s3 = {"bucket": {"name": BUCKET}, "object": s3_object}
-    return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": s3}]}
+    return notification(BUCKET, key, size=size, eTag=etag, **more)

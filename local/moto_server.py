@@ -1,26 +1,39 @@
-"""moto's server, one request at a time.
+"""moto's server, one request at a time, at several addresses.
 
 moto serves in threads, and looks at a conditional write's condition some time before it writes. In DynamoDB both are
-one step, and the ledger's leases depend on it.
+one step, and the ledger's leases depend on it. And a container reaches this machine by another address than we do.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
-from moto import server
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
-_lock = threading.Lock()
-_answer = DomainDispatcherApplication.__call__
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-def _answer_alone(*arguments: Any) -> Any:
-    with _lock:
-        return _answer(*arguments)
+def main(port: int, hosts: list[str]) -> None:
+    """Serves on a port of each of these addresses until it is killed. Raises `SystemExit` if one is taken."""
+    lock = threading.Lock()
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def answer_alone(environment: WSGIEnvironment, start_response: StartResponse) -> object:
+        with lock:
+            return moto(environment, start_response)
+
+    servers = [
+        make_server(host, port, answer_alone, threaded=True, request_handler=MotoRequestHandler)  # type: ignore[arg-type]
+        for host in hosts
+    ]
+    for server in servers[1:]:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[0].serve_forever()
 
 
 if __name__ == "__main__":
-    DomainDispatcherApplication.__call__ = _answer_alone  # type: ignore[assignment,method-assign]
-    server.main()
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,4 +1,4 @@
-"""`make local`: the stack, with the samples in its bucket, until Ctrl-C."""
+"""`make local`: the stack, with the samples in its bucket, until Ctrl-C; for `sam local` and everything else."""
 
 from __future__ import annotations
 
@@ -6,36 +6,51 @@ import os
 import signal
 import sys
 import time
+from typing import Final
 
+from local.containers import gateway, settings_for_sam
+from local.event_source import EventSource
 from local.samples import put_samples
 from local.stack import BUCKET, REPOSITORY, running
 
+_POLL_SECONDS: Final = 0.5
+
 
 def main() -> None:
-    """Serves on PORT, 5000 unless set."""
+    """Serves on PORT, 5000 unless set; beside this machine to its containers, or else to HOST."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the server, too, as Ctrl-C does
     port = int(os.environ.get("PORT", "5000"))
+    host = os.environ.get("HOST") or gateway()
     try:
-        serve(port)
+        serve(port, [host] if host else [])
     except KeyboardInterrupt:
         print("Stopped.")
     except OSError as error:
         sys.exit(f"Port {port} cannot be served on ({error.strerror}). Choose another: make local PORT=5001")
 
 
-def serve(port: int) -> None:
+def serve(port: int, more_hosts: list[str]) -> None:
     """Serves until it is interrupted."""
-    with running(port) as stack:
+    with running(port, *more_hosts) as stack, settings_for_sam(stack):
         put_samples(stack.s3)
+        # The samples are there for the events of events/: what is put from now on is the queue's.
+        stack.sqs.purge_queue(QueueUrl=stack.queue_url)
         print(f"The local stack serves at {stack.endpoint}, until Ctrl-C.")
         print(f"  bucket      {BUCKET}, with the objects of events/")
         print(f"  repository  {REPOSITORY}")
         print(f"  queue       {stack.queue_url}")
+        print("  function    sam build && sam local invoke --config-env local -e events/s3-put.json")
+        print("              or, to have the queue's messages brought to it: sam local start-lambda --config-env local")
         print("A shell's variables for it:")
         for name, value in stack.environment.items():
             print(f"  export {name}={value}", flush=True)
+        source = EventSource(stack)
         while True:
-            time.sleep(60)
+            told = source.deliver()
+            if told:
+                print(told, flush=True)
+            else:
+                time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

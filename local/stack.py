@@ -46,17 +46,24 @@ class Stack:
     dead_letter_queue_url: str
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The variables of a function in this stack: the template's, and those that lead the SDK here."""
+    def settings(self) -> dict[str, str]:
+        """What a function in this stack has to be told: the contract's variables, and where the stack is."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
+            "STATE_TABLE": TABLE,
+            "QUEUE_URL": self.queue_url,
+            "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All variables of a function that runs in this stack, without Lambda."""
+        return {
+            **self.settings,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
-            "STATE_TABLE": TABLE,
-            "QUEUE_URL": self.queue_url,
-            "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
             "POWERTOOLS_SERVICE_NAME": "s3-to-ecr",
             "POWERTOOLS_METRICS_NAMESPACE": "S3ToEcr",
             # Past a proxy of the user's. The second name wins where both are set.
@@ -89,13 +96,16 @@ def _session() -> boto3.Session:
 
 
 @contextmanager
-def running(port: int = 0) -> Iterator[Stack]:
-    """Starts the stack on `port`, by 0 on a free one, and stops it in the end. Raises `OSError` if `port` is taken."""
+def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
+    """Starts the stack on `port`, by 0 on a free one, and stops it in the end. Raises `OSError` if `port` is taken.
+
+    It serves on this machine only, and on `more_hosts`, other addresses that this machine has.
+    """
     port = free_port(port)
     # The server must not be led to itself, nor to the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "moto_server.py"), "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(Path(__file__).parent / "moto_server.py"), str(port), "127.0.0.1", *more_hosts],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,0 +1,69 @@
+"""How the function in a container of `sam local` reaches the local stack: by which address, and told by which files."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from local.stack import Stack
+
+# The machine, as containers call it. `samconfig.toml` makes it known to them.
+_HOST: Final = "host.docker.internal"
+
+_ROOT: Final = Path(__file__).parent.parent
+_FOLDER: Final = _ROOT / ".aws-sam"
+_ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_SECONDS: Final = 20
+
+
+def gateway() -> str | None:
+    """The machine's address in the container engine's network, `None` where there is no such engine or address.
+
+    On Linux containers see the machine at it. Docker Desktop leads them to what serves at 127.0.0.1.
+    """
+    if not shutil.which("docker"):
+        return None
+    command = ["docker", "network", "inspect", "bridge"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        [network] = json.loads(done.stdout)
+        configured = network["IPAM"]["Config"][0]
+    except (subprocess.TimeoutExpired, ValueError, LookupError):
+        return None  # no engine is running, or one with networks of another kind
+    # Some engines leave the gateway out; it is the network's first address then.
+    address = configured.get("Gateway") or str(ipaddress.ip_network(configured["Subnet"])[1])
+    return address if _is_ours(address) else None
+
+
+def _is_ours(address: str) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def settings_for_sam(stack: Stack) -> Iterator[None]:
+    """Writes what `samconfig.toml` refers to: the function's variables in this stack, and this machine's processor."""
+    reach = {name: value.replace("127.0.0.1", _HOST) for name, value in stack.settings.items()}
+    variables = _FOLDER / "local-environment.json"
+    parameters = _FOLDER / "local-parameters.yaml"
+    _FOLDER.mkdir(exist_ok=True)
+    variables.write_text(json.dumps({"Function": reach}, indent=2) + "\n")
+    parameters.write_text(f"Architecture: {_ARCHITECTURES[platform.machine().lower()]}\n")
+    try:
+        yield
+    finally:
+        variables.unlink(missing_ok=True)
+        parameters.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""What README says about one's own machine, with the real SAM CLI and real containers, in a copy of the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from local import images
+from local.layers import layer
+from local.samples import SAMPLES
+from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
+from tests.conftest import ROOT, needed
+
+INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
+START_LAMBDA = "sam local start-lambda --config-env local --warm-containers LAZY"
+
+
+@dataclass
+class Checkout:
+    """A copy of the repository in which `make local` runs, with the variables that a shell there has."""
+
+    folder: Path
+    stack: Stack
+    lambda_endpoint: str
+    environment: dict[str, str]
+
+    def layers(self, *digests: str) -> list[str]:
+        """What ECR says of these layers."""
+        found = self.stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=list(digests))
+        return [entry["layerAvailability"] for entry in found["layers"]]
+
+
+@contextmanager
+def started(command: list[str], folder: Path, environment: dict[str, str], until: str) -> Iterator[list[str]]:
+    """A program that has printed `until`, in a process group of its own, ended as by Ctrl-C. Gives what it printed."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    printed: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            printed.append(line.strip())
+            if until in line:
+                break
+        else:
+            raise AssertionError("\n".join(printed))
+        yield printed
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    has_engine = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607
+    needed(bool(has_engine and has_engine.returncode == 0), "no container engine answers")
+    needed((ROOT / ".venv/sam/bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    port, lambda_endpoint = free_port(), f"http://127.0.0.1:{free_port()}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "PATH": f"{ROOT / '.venv/sam/bin'}:{os.environ['PATH']}",
+        "SAM_CLI_TELEMETRY": "0",
+        "AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint,
+    }
+    with started(["make", "local", f"PORT={port}"], folder, environment, until="export no_proxy") as printed:
+        variables = dict(re.findall(r"^export (\w+)=(.*)$", "\n".join(printed), re.MULTILINE))
+        stack = Stack(variables["AWS_ENDPOINT_URL"], variables["QUEUE_URL"], variables["DEAD_LETTER_QUEUE_URL"])
+        yield Checkout(folder, stack, lambda_endpoint, environment)
+    assert not list((folder / ".aws-sam").glob("local-*"))
+
+
+def sample_digest(ending: str) -> str:
+    return images.digest_of(next(sample.body for sample in SAMPLES if sample.key.endswith(ending)))
+
+
+def test_readmes_line_uploads_the_sample_from_a_container(checkout: Checkout) -> None:
+    assert INVOKE in (ROOT / "README.md").read_text()
+    digest = sample_digest("put.layer")
+    assert checkout.layers(digest) == []
+
+    done = subprocess.run(
+        ["bash", "-c", INVOKE],  # noqa: S607 (as it is typed)
+        cwd=checkout.folder,
+        env=checkout.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    [result] = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert (result["action"], result["repository"], result["digest"]) == ("uploaded", REPOSITORY, digest)
+    assert checkout.layers(digest) == ["AVAILABLE"]
+
+
+@pytest.fixture(scope="module")
+def served(checkout: Checkout) -> Iterator[Any]:
+    """`sam local start-lambda`, and a client of it."""
+    command = [*START_LAMBDA.split(), "--port", checkout.lambda_endpoint.rpartition(":")[2]]
+    with started(command, checkout.folder, checkout.environment, until="Press CTRL+C"):
+        client = boto3.client(
+            "lambda",
+            endpoint_url=checkout.lambda_endpoint,
+            region_name=REGION,
+            config=Config(proxies={}, read_timeout=120, retries={"total_max_attempts": 1}),
+        )
+        yield client
+        client.close()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "events").glob("*.json")), ids=lambda path: path.stem)
+def test_every_sample_event_is_mirrored_in_a_container(served: Any, path: Path) -> None:
+    invoked = served.invoke(FunctionName="Function", Payload=path.read_bytes())
+
+    answer = json.load(invoked["Payload"])
+    assert "errorMessage" not in answer, answer
+    if "batchItemFailures" in answer:
+        assert answer["batchItemFailures"] == []
+    elif "invocationSchemaVersion" in answer:
+        assert {result["resultCode"] for result in answer["results"]} == {"Succeeded"}
+    else:
+        assert answer["results"]
+        assert {result["action"] for result in answer["results"]} <= {"uploaded", "pushed", "skipped", "ignored"}
+
+
+def test_what_is_put_into_the_local_bucket_ends_in_ecr(checkout: Checkout, served: Any) -> None:
+    assert served
+    assert START_LAMBDA in (ROOT / "docs/local.md").read_text()
+    content = layer("srv/hello.txt", b"Hello, two terminals!\n")
+    checkout.stack.s3.put_object(Bucket=BUCKET, Key=f"{REPOSITORY}/two terminals.layer", Body=content)
+
+    deadline = time.monotonic() + 60
+    while checkout.layers(images.digest_of(content)) != ["AVAILABLE"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

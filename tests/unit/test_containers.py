@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local import containers
+from local.stack import Stack
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a `docker` on the PATH that prints what it is given, and nothing else."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def prints(output: str) -> None:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\nprintf %s '{output}'\n")
+        (tmp_path / "docker").chmod(0o755)
+
+    return prints
+
+
+def network(**config: str) -> str:
+    return json.dumps([{"IPAM": {"Config": [config]}}])
+
+
+def test_containers_see_the_machine_at_the_networks_gateway(engine: Callable[[str], None]) -> None:
+    engine(network(Subnet="127.0.0.0/8", Gateway="127.0.0.3"))
+
+    assert containers.gateway() == "127.0.0.3"
+
+
+def test_an_engine_that_leaves_the_gateway_out_has_the_networks_first_address(engine: Callable[[str], None]) -> None:
+    engine(network(Subnet="127.0.0.0/8"))
+
+    assert containers.gateway() == "127.0.0.1"
+
+
+@pytest.mark.parametrize("output", [network(Subnet="192.0.2.0/24", Gateway="192.0.2.1"), "[]", "", "no JSON", "[{}]"])
+def test_there_is_no_gateway_that_is_not_this_machines(engine: Callable[[str], None], output: str) -> None:
+    engine(output)
+
+    assert containers.gateway() is None
+
+
+@pytest.mark.usefixtures("engine")
+def test_without_an_engine_there_is_no_gateway() -> None:
+    assert containers.gateway() is None
+
+
+def test_sam_is_told_where_the_stack_is_as_long_as_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_FOLDER", tmp_path / "sam")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    stack = Stack("http://127.0.0.1:5001", "http://127.0.0.1:5001/queue", "http://127.0.0.1:5001/dead-letters")
+
+    with containers.settings_for_sam(stack):
+        variables = json.loads((tmp_path / "sam/local-environment.json").read_text())["Function"]
+        assert (tmp_path / "sam/local-parameters.yaml").read_text() == "Architecture: arm64\n"
+    assert variables["AWS_ENDPOINT_URL"] == "http://host.docker.internal:5001"
+    assert variables["QUEUE_URL"] == "http://host.docker.internal:5001/queue"
+    assert not list((tmp_path / "sam").iterdir())

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from local import event
+from local.stack import BUCKET
+from s3_to_ecr import events
+from s3_to_ecr.events import ObjectCreated
+from tests.conftest import ROOT
+
+# Of which every one may be another: times, numbers, and what a sample tells that one made by hand does not.
+PASSING = {"eventTime", "time", "id", "messageId", "SentTimestamp", "ApproximateFirstReceiveTimestamp"}
+TOLD = {"size", "eTag", "etag", "sequencer"}
+
+
+def make_event(**variables: str) -> subprocess.CompletedProcess[str]:
+    given = [f"{name}={value}" for name, value in variables.items()]
+    command = ["make", "--no-print-directory", "event", f"PYTHON={sys.executable}", *given]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def shape(value: Any) -> Any:
+    """A sample as it would be if it had been made by hand, an SQS message's body read."""
+    if isinstance(value, dict):
+        return {
+            name: "…" if name in PASSING else shape(json.loads(entry) if name == "body" else entry)
+            for name, entry in value.items()
+            if name not in TOLD
+        }
+    return [shape(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("sample", "variables"),
+    [
+        ("s3-put", {"KEY": "layer-test/put.layer"}),
+        ("s3-put", {"KEY": "layer-test/put.layer", "FORM": "s3", "BUCKET": BUCKET}),
+        ("s3-odd-key", {"KEY": "layer-test/Grüße + 100%2B ✨ a+b.layer"}),
+        ("sqs", {"KEY": "layer-test/sqs.layer", "FORM": "sqs"}),
+        ("eventbridge", {"KEY": "layer-test/eventbridge + 1%2B.layer", "FORM": "eventbridge"}),
+    ],
+)
+def test_what_is_made_is_what_the_samples_are(sample: str, variables: dict[str, str]) -> None:
+    made = make_event(**variables)
+
+    assert made.returncode == 0, made.stderr
+    assert shape(json.loads(made.stdout)) == shape(json.loads((ROOT / f"events/{sample}.json").read_text()))
+
+
+def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
+    made = json.loads(make_event(KEY="a b/%41+ü.tar", BUCKET="my-bucket").stdout)
+
+    [record] = events.records(made)
+    assert events.object_created(record) == ObjectCreated("my-bucket", "a b/%41+ü.tar")
+
+
+@pytest.mark.parametrize("variables", [{}, {"KEY": "a", "FORM": "sns"}])
+def test_what_is_missing_is_told(variables: dict[str, str]) -> None:
+    made = make_event(**variables)
+
+    assert made.returncode != 0
+    assert made.stdout == ""
+    assert "make event KEY=" in made.stderr
+
+
+def test_a_message_says_how_often_it_was_delivered() -> None:
+    [record] = event.message("{}", "an id", "a receipt", received=3)["Records"]
+
+    assert (record["messageId"], record["receiptHandle"]) == ("an id", "a receipt")
+    assert record["attributes"]["ApproximateReceiveCount"] == "3"
