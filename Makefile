@@ -8,7 +8,7 @@ SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/b
 ARCHITECTURE ?= arm64
 PORT ?= 5000
 OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
-SOURCES := src local bench tests
+SOURCES := src local bench tests requirements
 
 .DEFAULT_GOAL := help
 
@@ -25,11 +25,13 @@ test: $(VENV)/dev $(SAM_VENV)/ready ## Runs all tests
 	$(BIN)/pytest
 
 .PHONY: check
-check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template
+check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template, audits the dependencies
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(SAM) validate --lint
+	$(BIN)/cfn-lint --append-rules cfn_lint_serverless.rules --template template.yaml
+	$(BIN)/python requirements/audit.py
 
 .PHONY: format
 format: $(VENV)/dev ## Formats the code and mends what the linter can
@@ -57,6 +59,16 @@ build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
 .PHONY: deploy
 deploy: build ## Builds and deploys: make deploy PARAMETERS="CreateRepositories=true"
 	$(SAM) deploy $(OVERRIDES)
+
+.PHONY: publish
+publish: build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket
+	$(SAM) package --s3-bucket $(ARTIFACTS) --output-template-file .aws-sam/packaged.yaml
+	$(SAM) publish --template .aws-sam/packaged.yaml
+
+.PHONY: release-notes
+release-notes: ## Prints what the CHANGELOG says of this version
+	@awk -v version="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	  '/^## / { wanted = index($$0, "[" version "]"); next } wanted' CHANGELOG.md
 
 .PHONY: lock
 lock: $(VENV)/dev ## Pins the newest versions that pyproject.toml allows

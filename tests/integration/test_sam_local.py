@@ -24,6 +24,7 @@ from local.layers import layer
 from local.samples import SAMPLES
 from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
 from tests.conftest import ROOT, needed
+from tests.doubles.checkout import copy_repository, shell_environment
 
 INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
 START_LAMBDA = "sam local start-lambda --config-env local --warm-containers LAZY"
@@ -79,25 +80,10 @@ def started(command: list[str], folder: Path, environment: dict[str, str], until
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     has_engine = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607
     needed(bool(has_engine and has_engine.returncode == 0), "no container engine answers")
-    needed((ROOT / ".venv/sam/bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
     folder = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
+    copy_repository(folder)
     port, lambda_endpoint = free_port(), f"http://127.0.0.1:{free_port()}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-        "PATH": f"{ROOT / '.venv/sam/bin'}:{os.environ['PATH']}",
-        "SAM_CLI_TELEMETRY": "0",
-        "AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint,
-    }
+    environment = shell_environment() | {"AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint}
     with started(["make", "local", f"PORT={port}"], folder, environment, until="export no_proxy") as printed:
         variables = dict(re.findall(r"^export (\w+)=(.*)$", "\n".join(printed), re.MULTILINE))
         stack = Stack(variables["AWS_ENDPOINT_URL"], variables["QUEUE_URL"], variables["DEAD_LETTER_QUEUE_URL"])

@@ -5,93 +5,27 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-import yaml
 from botocore.stub import Stubber
-from samtranslator.translator.transform import transform
 
 from local.stack import REGION
 from s3_to_ecr.settings import Settings
-from tests.conftest import ROOT
-
-Template = dict[str, Any]
-
-
-class CloudFormationLoader(yaml.SafeLoader):
-    """YAML with CloudFormation's tags: `!Ref X` as `{"Ref": "X"}`, `!Sub X` as `{"Fn::Sub": "X"}`."""
-
-
-def _function(loader: CloudFormationLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-        value = value.split(".", 1) if tag == "GetAtt" else value
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        raise TypeError(f"!{tag} with a mapping")
-    return {tag if tag == "Ref" else f"Fn::{tag}": value}
-
-
-CloudFormationLoader.add_multi_constructor("!", _function)
-
-
-class ManagedPolicies:
-    """None: a managed policy in the stack would be an error."""
-
-    def load(self) -> dict[str, str]:
-        return {}
-
-
-@pytest.fixture(scope="module")
-def source() -> Template:
-    with (ROOT / "template.yaml").open() as file:
-        loaded: Template = yaml.load(file, CloudFormationLoader)  # noqa: S506 (a SafeLoader)
-    return loaded
-
-
-@pytest.fixture(scope="module")
-def rendered(source: Template) -> Template:
-    """The template after SAM's transform."""
-    copy = json.loads(json.dumps(source))
-    copy["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/code"
-    result: Template = transform(copy, {}, ManagedPolicies())
-    return result
-
-
-@pytest.fixture(scope="module")
-def resources(rendered: Template) -> dict[str, Any]:
-    found: dict[str, Any] = rendered["Resources"]
-    return found
-
-
-def properties(resources: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = resources[name]["Properties"]
-    return found
-
-
-def of_type(resources: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-    return (resource["Properties"] for resource in resources.values() if resource["Type"] == kind)
-
-
-def if_existing_bucket(arn: str) -> dict[str, Any]:
-    return {"Fn::If": ["HasExistingBucket", {"Fn::Sub": arn}, {"Ref": "AWS::NoValue"}]}
-
-
-def statements(resources: dict[str, Any], role: str = "FunctionRole") -> dict[str, dict[str, Any]]:
-    """A role's statements by their Sid, those behind a condition, too."""
-    [policy] = properties(resources, role)["Policies"]
-    found = [entry.get("Fn::If", [None, entry])[1] for entry in policy["PolicyDocument"]["Statement"]]
-    return {statement["Sid"]: statement for statement in found}
-
-
-def actions(statement: dict[str, Any]) -> set[str]:
-    action = statement["Action"]
-    return {action} if isinstance(action, str) else set(action)
+from tests.template.rendering import (
+    NOTHING,
+    REGISTRY,
+    Template,
+    actions,
+    arn_of,
+    by_sid,
+    deployed,
+    of_type,
+    only_allowed,
+    properties,
+    statements,
+)
 
 
 @pytest.mark.parametrize("name", ["Bucket", "BackfillBucket"])
@@ -136,29 +70,27 @@ def test_bucket_and_queues_are_reached_by_tls_only(
     assert resource in (deny["Resource"] if isinstance(deny["Resource"], list) else [deny["Resource"]])
 
 
-def test_every_way_to_create_an_object_reaches_the_queue(resources: dict[str, Any]) -> None:
-    bucket = properties(resources, "Bucket")
-
-    [notification] = bucket["NotificationConfiguration"]["QueueConfigurations"]
-    assert notification["Event"] == "s3:ObjectCreated:*"
-    assert notification["Queue"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
-    prefix = {"Rules": [{"Name": "prefix", "Value": {"Ref": "KeyPrefix"}}]}
-    assert notification["Filter"] == {"Fn::If": ["HasKeyPrefix", {"S3Key": prefix}, {"Ref": "AWS::NoValue"}]}
+def test_every_way_to_create_an_object_reaches_the_queue(source: Template, resources: dict[str, Any]) -> None:
+    [notification] = properties(resources, "Bucket")["NotificationConfiguration"]["QueueConfigurations"]
+    assert notification == {"Event": "s3:ObjectCreated:*", "Queue": {"Fn::GetAtt": ["WorkQueue", "Arn"]}}
     assert resources["Bucket"]["DependsOn"] == "WorkQueuePolicy"
+
+    prefixed = properties(deployed(source, KeyPrefix="layers/"), "Bucket")
+    [notification] = prefixed["NotificationConfiguration"]["QueueConfigurations"]
+    assert notification["Filter"] == {"S3Key": {"Rules": [{"Name": "prefix", "Value": {"Ref": "KeyPrefix"}}]}}
 
 
 def test_only_this_bucket_may_send_to_the_queue(resources: dict[str, Any]) -> None:
-    found = properties(resources, "WorkQueuePolicy")["PolicyDocument"]["Statement"]
-    [allow] = [statement for statement in found if statement["Effect"] == "Allow"]
+    allow = only_allowed(resources, "WorkQueuePolicy")
 
     assert allow["Principal"] == {"Service": "s3.amazonaws.com"}
     assert allow["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     # The very name that the bucket is given: a reference to the bucket would make a circle.
     name, unique = properties(resources, "Bucket")["BucketName"]["Fn::Sub"]
-    assert allow["Condition"]["ArnEquals"]["aws:SourceArn"] == [
-        {"Fn::Sub": [f"arn:${{AWS::Partition}}:s3:::{name}", unique]},
-        if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}"),
-    ]
+    assert allow["Condition"]["ArnEquals"]["aws:SourceArn"] == {
+        "Fn::Sub": [f"arn:${{AWS::Partition}}:s3:::{name}", unique]
+    }
+    assert not [entry for entry in by_sid(properties(resources, "DeadLetterQueuePolicy")) if entry != "TlsOnly"]
     # The longest a region's name may make it, against S3's limit of 63.
     longest = name.replace("${AWS::AccountId}", "1" * 12).replace("${AWS::Region}", "ap-northeast-1" + "x" * 6)
     assert len(longest.replace("${Unique}", "0" * 8)) <= 63
@@ -172,6 +104,7 @@ def test_messages_wait_longer_than_an_invocation_and_give_up_in_the_end(resource
     # Enough for a day's outage, at 15 minutes between deliveries.
     assert 96 <= queue["RedrivePolicy"]["maxReceiveCount"] <= 100
     assert queue["SqsManagedSseEnabled"] is dead_letters["SqsManagedSseEnabled"] is True
+    assert "KmsMasterKeyId" not in queue.keys() | dead_letters.keys()
     assert queue["MessageRetentionPeriod"] == dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
@@ -192,23 +125,28 @@ def test_the_function_is_what_the_contract_says(source: Template, resources: dic
     assert function["Architectures"] == [{"Ref": "Architecture"}]
     assert source["Parameters"]["Architecture"]["Default"] == "arm64"
     assert source["Parameters"]["Architecture"]["AllowedValues"] == ["arm64", "x86_64"]
-    assert source["Resources"]["Function"]["Metadata"] == {"BuildMethod": "python-uv"}
+    assert source["Resources"]["Function"]["Metadata"]["BuildMethod"] == "python-uv"
     assert function["Role"] == {"Fn::GetAtt": ["FunctionRole", "Arn"]}
 
 
 def test_the_function_is_given_every_variable_of_the_contract(resources: dict[str, Any]) -> None:
     variables = properties(resources, "Function")["Environment"]["Variables"]
 
-    # For `sam local` only, which passes no variable that is not named.
-    assert variables.pop("AWS_ENDPOINT_URL") == {"Ref": "AWS::NoValue"}
     assert {name for name in variables if not name.startswith("POWERTOOLS_")} == {
         "STATE_TABLE", "ECR_REGISTRY_ID", "KEY_PREFIX", "REPOSITORY_PREFIX", "DEFAULT_REPOSITORY",
         "CREATE_REPOSITORIES", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL",
     }  # fmt: skip
-    assert variables["POWERTOOLS_SERVICE_NAME"] == "s3-to-ecr"
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "S3ToEcr"
     # The one place for the log level is the template's own.
     assert "POWERTOOLS_LOG_LEVEL" not in variables
+
+
+def test_the_sdk_can_be_led_elsewhere_by_sam_local_only(source: Template) -> None:
+    variables = source["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+
+    # SAM passes no variable that is not named, and CloudFormation none that has no value.
+    assert variables["AWS_ENDPOINT_URL"] == NOTHING
 
 
 def test_the_parameters_defaults_are_settings_that_the_function_takes(
@@ -247,7 +185,9 @@ def test_the_state_table_is_what_powertools_writes_to(resources: dict[str, Any])
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_the_role_grants_what_the_function_calls_and_no_more(resources: dict[str, Any]) -> None:
+def test_the_role_grants_what_the_function_calls_and_no_more(source: Template) -> None:
+    resources = deployed(source, CreateRepositories="true")
+
     assert {sid: actions(statement) for sid, statement in statements(resources).items()} == {
         "ReadObjects": {"s3:GetObject", "s3:GetObjectVersion"},
         "TellMissingFromForbidden": {"s3:ListBucket"},
@@ -271,23 +211,26 @@ def test_the_role_grants_what_the_function_calls_and_no_more(resources: dict[str
     }
 
 
-def test_every_grant_is_scoped_to_a_resource_of_the_stack(resources: dict[str, Any]) -> None:
-    repositories = "arn:${AWS::Partition}:ecr:${AWS::Region}:${Registry}:repository/${RepositoryPrefix}*"
-    registry = {"Registry": {"Fn::If": ["OwnRegistry", {"Ref": "AWS::AccountId"}, {"Ref": "RegistryId"}]}}
+@pytest.mark.parametrize("registry", ["", "123456789012"])
+@pytest.mark.parametrize("bucket", ["", REGISTRY])
+def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, bucket: str, registry: str) -> None:
+    resources = deployed(source, CreateRepositories="true", ExistingBucket=bucket, RegistryId=registry)
+    bucket_arn = {"Fn::Sub": "arn:${AWS::Partition}:s3:::${ExistingBucket}"} if bucket else arn_of("Bucket")
+    objects = "arn:${AWS::Partition}:s3:::${ExistingBucket}/${KeyPrefix}*" if bucket else "${Bucket.Arn}/${KeyPrefix}*"
+    repositories = {
+        "Fn::Sub": [
+            "arn:${AWS::Partition}:ecr:${AWS::Region}:${Registry}:repository/${RepositoryPrefix}*",
+            {"Registry": {"Ref": "RegistryId" if registry else "AWS::AccountId"}},
+        ]
+    }
     log_group = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${FunctionLogs}:*"
 
     assert {sid: statement["Resource"] for sid, statement in statements(resources).items()} == {
-        "ReadObjects": [
-            {"Fn::Sub": "${Bucket.Arn}/${KeyPrefix}*"},
-            if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}/${KeyPrefix}*"),
-        ],
-        "TellMissingFromForbidden": [
-            {"Fn::GetAtt": ["Bucket", "Arn"]},
-            if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}"),
-        ],
-        "UploadLayers": {"Fn::Sub": [repositories, registry]},
-        "PushImages": {"Fn::Sub": [repositories, registry]},
-        "CreateRepositories": {"Fn::Sub": [repositories, registry]},
+        "ReadObjects": {"Fn::Sub": objects},
+        "TellMissingFromForbidden": bucket_arn,
+        "UploadLayers": repositories,
+        "PushImages": repositories,
+        "CreateRepositories": repositories,
         "KeepState": {"Fn::GetAtt": ["StateTable", "Arn"]},
         "TakeMessages": {"Fn::GetAtt": ["WorkQueue", "Arn"]},
         "ReportRejected": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
@@ -295,27 +238,18 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(resources: dict[str, A
     }
 
 
-def test_repositories_may_be_created_only_where_the_parameter_says_so(
-    rendered: Template, resources: dict[str, Any]
-) -> None:
-    [policy] = properties(resources, "FunctionRole")["Policies"]
-    [conditional] = [entry["Fn::If"] for entry in policy["PolicyDocument"]["Statement"] if "Fn::If" in entry]
-
-    assert conditional[0] == "MayCreateRepositories"
-    assert conditional[2] == {"Ref": "AWS::NoValue"}
-    assert rendered["Conditions"]["MayCreateRepositories"] == {"Fn::Equals": [{"Ref": "CreateRepositories"}, "true"]}
+def test_repositories_may_be_created_only_where_the_parameter_says_so(source: Template) -> None:
+    assert "CreateRepositories" not in statements(deployed(source))
+    assert "CreateRepositories" in statements(deployed(source, CreateRepositories="true"))
 
 
-def test_a_backfill_may_invoke_the_function_list_the_buckets_and_write_its_reports(resources: dict[str, Any]) -> None:
-    function, bucket = {"Fn::GetAtt": ["Function", "Arn"]}, {"Fn::GetAtt": ["Bucket", "Arn"]}
-    existing = if_existing_bucket("arn:${AWS::Partition}:s3:::${ExistingBucket}")
-
+def test_a_backfill_may_invoke_the_function_list_the_bucket_and_write_its_reports(resources: dict[str, Any]) -> None:
     assert {
         sid: (actions(statement), statement["Resource"])
         for sid, statement in statements(resources, "BackfillRole").items()
     } == {
-        "InvokeFunction": ({"lambda:InvokeFunction"}, [function, {"Fn::Sub": "${Function.Arn}:*"}]),
-        "ListObjects": ({"s3:PutInventoryConfiguration"}, [bucket, existing]),
+        "InvokeFunction": ({"lambda:InvokeFunction"}, [arn_of("Function"), {"Fn::Sub": "${Function.Arn}:*"}]),
+        "ListObjects": ({"s3:PutInventoryConfiguration"}, arn_of("Bucket")),
         "KeepListsAndReports": (
             {"s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"},
             {"Fn::Sub": "${BackfillBucket.Arn}/*"},
@@ -327,10 +261,9 @@ def test_backfills_and_the_queue_together_have_a_limit(source: Template, resourc
     reserved = properties(resources, "Function")["ReservedConcurrentExecutions"]
     parameters = source["Parameters"]
 
-    assert reserved == {"Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
-    assert source["Conditions"]["ReservesConcurrency"] == {
-        "Fn::Not": [{"Fn::Equals": [{"Ref": "ReservedConcurrency"}, 0]}]
-    }
+    assert reserved == {"Ref": "ReservedConcurrency"}
+    unreserved = properties(deployed(source, ReservedConcurrency="0"), "Function")
+    assert "ReservedConcurrentExecutions" not in unreserved
     # Lambda takes messages for as many invocations as the queue may have, and they must not be throttled.
     assert parameters["MaximumConcurrency"]["Default"] < parameters["ReservedConcurrency"]["Default"]
 

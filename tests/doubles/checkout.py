@@ -1,0 +1,34 @@
+"""A copy of the repository, as a user has it after cloning, for what writes into the folder where it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.conftest import ROOT, needed
+
+
+def copy_repository(folder: Path) -> None:
+    """Copies what git has or would add, and lends it this checkout's virtual environments."""
+    needed((ROOT / ".venv/sam/bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+
+
+def shell_environment() -> dict[str, str]:
+    """A shell's variables, away from the user's account, with the SAM CLI on the PATH."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "PATH": f"{ROOT / '.venv/sam/bin'}:{os.environ['PATH']}",
+        "SAM_CLI_TELEMETRY": "0",
+    }

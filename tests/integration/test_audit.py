@@ -1,0 +1,70 @@
+"""`make check`'s audit of the locks, with the real pip-audit and advisories of our own making."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+
+from local.stack import free_port
+from tests.conftest import ROOT
+from tests.doubles.server import QuietHandler, serving
+
+
+def advisories(vulnerable: str | None) -> AbstractContextManager[str]:
+    """An OSV service that knows one vulnerable package at the most; gives its URL."""
+
+    class Advisories(QuietHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]
+            affected = {
+                "package": asked,
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}],
+            }
+            found = {"id": "GHSA-of-ours", "modified": "2026-01-01T00:00:00Z", "affected": [affected]}
+            self.reply(200, json.dumps({"vulns": [found]} if asked["name"] == vulnerable else {}).encode())
+
+    return serving(Advisories)
+
+
+def audit(service: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PIP_AUDIT_VULNERABILITY_SERVICE": "osv", "PIP_AUDIT_OSV_URL": service, "no_proxy": "127.0.0.1"}
+    return subprocess.run(
+        [sys.executable, "requirements/audit.py"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_nothing_known_passes() -> None:
+    with advisories(None) as service:
+        done = audit(service)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no known vulnerability") == 3
+
+
+def test_a_known_vulnerability_of_what_ships_fails_and_says_what_to_do() -> None:
+    with advisories("urllib3") as service:
+        done = audit(service)
+
+    assert done.returncode == 1, done.stderr
+    assert "src/requirements.txt: urllib3 " in done.stdout
+    assert "has GHSA-of-ours, fixed in 99.0: run `make lock`" in done.stdout
+
+
+def test_one_of_the_sam_cli_fails_too() -> None:
+    with advisories("aws-sam-cli") as service:
+        assert audit(service).returncode == 1
+
+
+def test_where_nobody_can_be_asked_it_says_so_and_passes() -> None:
+    done = audit(f"http://127.0.0.1:{free_port()}")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("NOT audited") == 3

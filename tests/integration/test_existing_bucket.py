@@ -1,0 +1,67 @@
+"""A registry's bucket that was there before the stack: its events come through EventBridge, by the template's rule."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+
+from local import images
+from local.event import message
+from local.invocation import Invocation
+from local.layers import layer
+from local.stack import REGION, Stack
+from tests.template.rendering import deployed, properties, read_template
+
+BUILT = images.image([layer("srv/hello", b"Hello, registry!\n")])
+
+
+def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_brings(
+    stack: Stack, fresh: dict[str, str], load_handler: Callable[..., Any]
+) -> None:
+    name = f"registry-{uuid.uuid4().hex[:12]}"
+    stack.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    # As in docs/deploying.md.
+    stack.s3.put_bucket_notification_configuration(
+        Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    queue = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = stack.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    rule = properties(deployed(read_template(), ExistingBucket=name, KeyPrefix="eu/"), "ExistingBucketEvents")
+    pattern = json.dumps(rule["EventPattern"], default=str)
+    for reference, value in {"ExistingBucket": name, "KeyPrefix": "eu/"}.items():
+        pattern = pattern.replace(json.dumps({"Ref": reference}), json.dumps(value))
+    events = boto3.client("events", endpoint_url=stack.endpoint)
+    events.put_rule(Name=name, EventPattern=pattern)
+    events.put_targets(Rule=name, Targets=[{"Id": "WorkQueue", "Arn": arn}])
+    stack.ecr.create_repository(repositoryName=name)
+
+    stack.s3.put_object(Bucket=name, Key="us/elsewhere.layer", Body=b"not under the prefix")
+    for key, content in images.registry_storage(name, "1.0", BUILT).items():
+        stack.s3.put_object(Bucket=name, Key=f"eu/{key}", Body=content)
+    handler = load_handler(fresh, KEY_PREFIX="eu/")
+    keys = take_all(stack, queue, handler)
+
+    assert "us/elsewhere.layer" not in keys
+    found = stack.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "1.0"}])["imageDetails"]
+    assert [image["imageDigest"] for image in found] == [BUILT.digest]
+    events.close()
+
+
+def take_all(stack: Stack, queue: str, handler: Any) -> list[str]:
+    """Hands every message to the function, until there has been none for a second. Returns the objects' keys."""
+    keys: list[str] = []
+    quiet = time.monotonic() + 1
+    while time.monotonic() < quiet:
+        for taken in stack.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+            answer = handler.lambda_handler(message(taken["Body"]), Invocation())
+            assert answer == {"batchItemFailures": []}
+            keys.append(json.loads(taken["Body"])["detail"]["object"]["key"])
+            stack.sqs.delete_message(QueueUrl=queue, ReceiptHandle=taken["ReceiptHandle"])
+            quiet = time.monotonic() + 1
+        time.sleep(0.05)
+    return keys

@@ -1,0 +1,75 @@
+"""`make publish`, with the real SAM CLI, moto's S3, and an application repository that takes what it is given."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from local.stack import REGION, Stack
+from tests.conftest import ROOT
+from tests.doubles.checkout import copy_repository, shell_environment
+from tests.doubles.server import QuietHandler, serving
+
+
+@pytest.fixture
+def repository() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The repository's URL, and the applications that it was asked to create."""
+    created: list[dict[str, Any]] = []
+
+    class Applications(QuietHandler):
+        def do_POST(self) -> None:
+            created.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            name = "arn:aws:serverlessrepo:eu-central-1:123456789012:applications/s3-to-ecr"
+            self.reply(201, json.dumps({"applicationId": name, "name": "s3-to-ecr"}).encode())
+
+    with serving(Applications) as url:
+        yield url, created
+
+
+def test_the_application_is_published_with_readme_licence_and_code(
+    stack: Stack, repository: tuple[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    url, created = repository
+    bucket = f"artifacts-{uuid.uuid4().hex}"
+    stack.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    copy_repository(tmp_path)
+    environment = shell_environment() | stack.environment | {"AWS_ENDPOINT_URL_SERVERLESSAPPLICATIONREPOSITORY": url}
+
+    done = subprocess.run(
+        ["make", "publish", f"ARTIFACTS={bucket}"],  # noqa: S607
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    [application] = created
+    assert application["name"] == "s3-to-ecr"
+    assert application["semanticVersion"] == version()
+    assert application["spdxLicenseId"] == "Apache-2.0"
+    assert uploaded(stack, application["licenseUrl"]) == (ROOT / "LICENSE").read_bytes()
+    assert uploaded(stack, application["readmeUrl"]) == (ROOT / "README.md").read_bytes()
+    # The code is in S3, too: no local path is left.
+    assert f"CodeUri: s3://{bucket}/" in application["templateBody"]
+
+
+def uploaded(stack: Stack, url: str) -> bytes:
+    """What `sam package` put at an s3:// or https:// URL."""
+    parts = urlsplit(url)
+    bucket, key = (parts.netloc, parts.path[1:]) if parts.scheme == "s3" else parts.path[1:].split("/", 1)
+    return stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def version() -> str:
+    [line] = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version = ")]
+    return line.split('"')[1]

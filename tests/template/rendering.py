@@ -1,0 +1,138 @@
+"""The template as CloudFormation makes a stack of it: after SAM's transform, with every condition decided."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from samtranslator.translator.transform import transform
+
+from tests.conftest import ROOT
+
+Template = dict[str, Any]
+
+
+class CloudFormationLoader(yaml.SafeLoader):
+    """YAML with CloudFormation's tags: `!Ref X` as `{"Ref": "X"}`, `!Sub X` as `{"Fn::Sub": "X"}`."""
+
+
+def _function(loader: CloudFormationLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        value = value.split(".", 1) if tag == "GetAtt" else value
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        raise TypeError(f"!{tag} with a mapping")
+    return {tag if tag == "Ref" else f"Fn::{tag}": value}
+
+
+CloudFormationLoader.add_multi_constructor("!", _function)
+
+
+class ManagedPolicies:
+    """None: a managed policy in the stack would be an error."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+REGISTRY = "registry-of-ours"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/66666666-7777-8888-9999-000000000000"
+BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
+
+
+def deployed(source: Template, **parameters: str) -> dict[str, Any]:
+    """The resources that CloudFormation would make."""
+    found: dict[str, Any] = concrete(source, **parameters)["Resources"]
+    return found
+
+
+def concrete(source: Template, **parameters: str) -> Template:
+    """The template after SAM's transform, with such parameters, and every condition decided by them."""
+    copy = json.loads(json.dumps(source))
+    copy["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/code"
+    for name, value in parameters.items():
+        copy["Parameters"][name]["Default"] = value
+    rendered: Template = transform(copy, {}, ManagedPolicies())
+    values = {name: str(entry["Default"]) for name, entry in rendered["Parameters"].items()}
+    conditions = {name: holds(condition, values) for name, condition in rendered.pop("Conditions").items()}
+    for section in ("Resources", "Outputs"):
+        rendered[section] = {
+            name: decided(entry, conditions)
+            for name, entry in rendered[section].items()
+            if conditions.get(entry.pop("Condition", None), True)
+        }
+    return rendered
+
+
+def holds(condition: Any, values: dict[str, str]) -> bool:
+    """What a condition of the template comes to, with parameters of such values."""
+    [(function, operands)] = condition.items()
+    if function == "Fn::Not":
+        return not holds(operands[0], values)
+    assert function == "Fn::Equals"
+    left, right = (values[operand["Ref"]] if isinstance(operand, dict) else str(operand) for operand in operands)
+    return left == right
+
+
+NOTHING = {"Ref": "AWS::NoValue"}
+
+
+def decided(value: Any, conditions: dict[str, bool]) -> Any:
+    """A part of a template without `Fn::If`, and without what is then no value."""
+    if isinstance(value, dict):
+        if "Fn::If" in value:
+            name, when, otherwise = value["Fn::If"]
+            return decided(when if conditions[name] else otherwise, conditions)
+        members = {name: decided(entry, conditions) for name, entry in value.items()}
+        return {name: entry for name, entry in members.items() if entry != NOTHING} if value != NOTHING else value
+    if isinstance(value, list):
+        return [entry for entry in (decided(entry, conditions) for entry in value) if entry != NOTHING]
+    return value
+
+
+def properties(resources: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = resources[name]["Properties"]
+    return found
+
+
+def of_type(resources: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    return (resource["Properties"] for resource in resources.values() if resource["Type"] == kind)
+
+
+def statements(resources: dict[str, Any], role: str = "FunctionRole") -> dict[str, dict[str, Any]]:
+    """A role's statements by their Sid."""
+    [policy] = properties(resources, role)["Policies"]
+    return by_sid(policy)
+
+
+def by_sid(policy: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+def actions(statement: dict[str, Any]) -> set[str]:
+    action = statement["Action"]
+    return {action} if isinstance(action, str) else set(action)
+
+
+def arn_of(resource: str) -> dict[str, list[str]]:
+    return {"Fn::GetAtt": [resource, "Arn"]}
+
+
+def only_allowed(resources: dict[str, Any], policy: str) -> dict[str, Any]:
+    """The one statement of a policy that allows anything."""
+    found = properties(resources, policy)["PolicyDocument"]["Statement"]
+    [allow] = [statement for statement in found if statement["Effect"] == "Allow"]
+    return dict(allow)
+
+
+def read_template() -> Template:
+    with (ROOT / "template.yaml").open() as file:
+        loaded: Template = yaml.load(file, CloudFormationLoader)  # noqa: S506 (a SafeLoader)
+    return loaded

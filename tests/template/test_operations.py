@@ -1,0 +1,143 @@
+"""The dashboard and the alarms."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.template.rendering import TOPIC, Template, deployed, of_type, properties
+
+ALARMS = {
+    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
+    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WorkQueue"),
+    "ErrorsAlarm": ("AWS/Lambda", "Errors", "Function"),
+    "ThrottlesAlarm": ("AWS/Lambda", "Throttles", "Function"),
+}
+
+
+def dashboard(source: Template, **parameters: str) -> dict[str, Any]:
+    """The dashboard's body, every reference replaced by its name."""
+    body, values = properties(deployed(source, **parameters), "Dashboard")["DashboardBody"]["Fn::Sub"]
+    limit = values["ConcurrencyLimit"]
+    text = body.replace("${ConcurrencyLimit}", "15" if isinstance(limit, dict) else str(limit))
+    found: dict[str, Any] = json.loads(re.sub(r"\$\{(.+?)\}", r"\1", text))
+    return found
+
+
+def shown(widget: dict[str, Any]) -> set[tuple[str, str]]:
+    """Namespace and name of each metric, the dots of CloudWatch's short form written out."""
+    found = set()
+    before: list[str] = []
+    for metric in widget["properties"]["metrics"]:
+        words = [word for word in metric if isinstance(word, str)]
+        if words != ["..."]:
+            before = [old if word == "." else word for word, old in zip(words, before or words, strict=True)]
+        found.add((before[0], before[1]))
+    return found
+
+
+def emitted() -> set[str]:
+    """The names of all metrics that the function counts."""
+    calls = [
+        node
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "count"
+    ]
+    return {
+        part.value
+        for call in calls
+        for part in ast.walk(call.args[0])
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_watches_its_metric_and_is_quiet_when_there_is_none(resources: dict[str, Any], name: str) -> None:
+    alarm = properties(resources, name)
+
+    [dimension] = alarm["Dimensions"]
+    reference = dimension["Value"].get("Ref") or dimension["Value"]["Fn::GetAtt"][0]
+    assert (alarm["Namespace"], alarm["MetricName"], reference) == ALARMS[name]
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+    assert alarm["TreatMissingData"] == "notBreaching"
+
+
+def test_a_topic_hears_of_every_alarm_and_without_one_nobody_does(source: Template, resources: dict[str, Any]) -> None:
+    heard = list(of_type(deployed(source, AlarmTopic=TOPIC), "AWS::CloudWatch::Alarm"))
+
+    assert len(heard) == len(ALARMS)
+    assert all(alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}] for alarm in heard)
+    assert not [alarm for alarm in of_type(resources, "AWS::CloudWatch::Alarm") if "AlarmActions" in alarm]
+
+
+def test_every_alarm_tells_where_its_page_of_the_runbook_is(resources: dict[str, Any]) -> None:
+    runbook = (ROOT / "docs/operations.md").read_text()
+    anchors = {
+        "-".join(re.findall(r"[\w-]+", title.lower())) for title in re.findall(r"^#+ (.+)$", runbook, re.MULTILINE)
+    }
+
+    for name in ALARMS:
+        [anchor] = re.findall(r"docs/operations\.md#(\S+)$", properties(resources, name)["AlarmDescription"])
+        assert anchor in anchors
+
+
+@pytest.mark.parametrize("parameters", [{}, {"ReservedConcurrency": "0"}])
+def test_the_dashboard_shows_what_the_function_emits_and_aws_measures(
+    source: Template, parameters: dict[str, str]
+) -> None:
+    widgets = dashboard(source, **parameters)["widgets"]
+    metrics = {metric for widget in widgets if widget["type"] == "metric" for metric in shown(widget)}
+
+    assert {name for space, name in metrics if space == "S3ToEcr"} <= emitted()
+    assert metrics >= {
+        ("S3ToEcr", name)
+        for name in ("BytesUploaded", "LayersUploaded", "UploadSeconds", "PartsResent", "Rejected", "GivenUp")
+    } | {
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible"),
+        ("AWS/SQS", "ApproximateAgeOfOldestMessage"),
+        ("AWS/Lambda", "Errors"),
+        ("AWS/Lambda", "Throttles"),
+        ("AWS/Lambda", "Duration"),
+        ("AWS/Lambda", "ConcurrentExecutions"),
+    }
+
+
+def test_the_dashboard_fits_its_grid_and_says_where_it_reads(source: Template) -> None:
+    taken: set[tuple[int, int]] = set()
+    for widget in dashboard(source)["widgets"]:
+        area = {
+            (x, y)
+            for x in range(widget["x"], widget["x"] + widget["width"])
+            for y in range(widget["y"], widget["y"] + widget["height"])
+        }
+        assert not area & taken
+        assert max(x for x, _ in area) < 24
+        taken |= area
+        if widget["type"] == "metric":
+            assert widget["properties"]["region"] == "AWS::Region"
+
+
+def test_duration_and_concurrency_are_shown_against_their_limits(source: Template, resources: dict[str, Any]) -> None:
+    lines = {
+        widget["properties"]["title"]: [line["value"] for line in widget["properties"]["annotations"]["horizontal"]]
+        for widget in dashboard(source)["widgets"]
+        if "annotations" in widget["properties"]
+    }
+
+    assert lines["Duration, milliseconds"] == [properties(resources, "Function")["Timeout"] * 1000]
+    assert lines["Concurrency"] == [source["Parameters"]["ReservedConcurrency"]["Default"]]
+    assert lines["Age of the oldest message, seconds"] == [properties(resources, "OldestMessageAlarm")["Threshold"]]
+
+
+def test_the_runbook_names_every_metric() -> None:
+    [listed] = re.findall(
+        r"Metrics, in the namespace `S3ToEcr`[^:]*: ([^.]+)\.", (ROOT / "docs/operations.md").read_text()
+    )
+
+    assert set(re.findall(r"`(\w+)`", listed)) == emitted()

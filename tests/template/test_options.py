@@ -1,0 +1,217 @@
+"""What the template's parameters change: whose bucket, whose keys, what bounds the roles."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
+
+from local.stack import REGION
+from tests.conftest import ROOT
+from tests.template.rendering import (
+    BOUNDARY,
+    KEY,
+    OTHER_KEY,
+    REGISTRY,
+    TOPIC,
+    Template,
+    actions,
+    arn_of,
+    by_sid,
+    concrete,
+    deployed,
+    of_type,
+    only_allowed,
+    properties,
+    statements,
+)
+
+
+@pytest.fixture(scope="module")
+def existing(source: Template) -> dict[str, Any]:
+    """The resources of a stack for a bucket that is there already."""
+    return deployed(source, ExistingBucket=REGISTRY)
+
+
+def test_a_bucket_that_exists_is_not_made_and_sends_its_events_by_eventbridge(
+    source: Template, existing: dict[str, Any]
+) -> None:
+    assert not {"Bucket", "BucketPolicy"} & existing.keys()
+    rule = properties(existing, "ExistingBucketEvents")
+    assert rule["EventPattern"] == {
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {"bucket": {"name": [{"Ref": "ExistingBucket"}]}},
+    }
+    [target] = rule["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
+    assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}}
+
+    prefixed = deployed(source, ExistingBucket=REGISTRY, KeyPrefix="layers/")
+    detail = properties(prefixed, "ExistingBucketEvents")["EventPattern"]["detail"]
+    assert detail["object"] == {"key": [{"prefix": {"Ref": "KeyPrefix"}}]}
+
+
+def test_the_rules_pattern_takes_the_sample_event_and_no_other(existing: dict[str, Any]) -> None:
+    pattern = properties(existing, "ExistingBucketEvents")["EventPattern"]
+    sample = json.loads((ROOT / "events/eventbridge.json").read_text())
+
+    assert sample["source"] in pattern["source"]
+    assert sample["detail-type"] in pattern["detail-type"]
+    assert pattern["detail"].keys() <= sample["detail"].keys()
+
+
+@pytest.mark.parametrize("queue", ["WorkQueue", "DeadLetterQueue"])
+def test_only_the_rule_may_send_what_an_existing_bucket_tells(existing: dict[str, Any], queue: str) -> None:
+    assert only_allowed(existing, f"{queue}Policy") == {
+        "Sid": "BucketEvents" if queue == "WorkQueue" else "UndeliveredEvents",
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": {"Fn::GetAtt": [queue, "Arn"]},
+        "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ExistingBucketEvents", "Arn"]}}},
+    }
+
+
+@pytest.fixture(scope="module")
+def encrypted(source: Template) -> dict[str, Any]:
+    """The resources of a stack with a customer's keys."""
+    return deployed(source, BucketKmsKey=KEY, StateKmsKey=OTHER_KEY)
+
+
+def via(*services: str) -> dict[str, Any]:
+    """The condition that a key is used by way of these services only."""
+    names = [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in services]
+    return {"StringEquals": {"kms:ViaService": names if len(names) > 1 else names[0]}}
+
+
+@pytest.mark.parametrize(("bucket", "parameter"), [("Bucket", "BucketKmsKey"), ("BackfillBucket", "StateKmsKey")])
+def test_a_customers_key_encrypts_the_buckets(
+    resources: dict[str, Any], encrypted: dict[str, Any], bucket: str, parameter: str
+) -> None:
+    def rule(found: dict[str, Any]) -> Any:
+        return properties(found, bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+
+    assert rule(resources) == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+    by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Ref": parameter}}
+    assert rule(encrypted) == [{"ServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": True}]
+
+
+def test_a_customers_key_encrypts_table_and_queues(encrypted: dict[str, Any]) -> None:
+    assert properties(encrypted, "StateTable")["SSESpecification"] == {
+        "SSEEnabled": True,
+        "SSEType": "KMS",
+        "KMSMasterKeyId": {"Ref": "StateKmsKey"},
+    }
+    for queue in of_type(encrypted, "AWS::SQS::Queue"):
+        # SQS takes one of the two.
+        assert queue["SqsManagedSseEnabled"] is False
+        assert queue["KmsMasterKeyId"] == {"Ref": "StateKmsKey"}
+
+
+def test_the_roles_may_use_the_keys_by_way_of_what_they_encrypt(
+    resources: dict[str, Any], encrypted: dict[str, Any]
+) -> None:
+    function, backfill = statements(encrypted), statements(encrypted, "BackfillRole")
+
+    assert function["DecryptObjects"]["Resource"] == {"Ref": "BucketKmsKey"}
+    assert actions(function["DecryptObjects"]) == {"kms:Decrypt"}
+    assert function["DecryptObjects"]["Condition"] == via("s3")
+    assert function["DecryptStateAndMessages"]["Resource"] == {"Ref": "StateKmsKey"}
+    assert actions(function["DecryptStateAndMessages"]) >= {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey"}
+    assert function["DecryptStateAndMessages"]["Condition"] == via("dynamodb", "sqs")
+    assert backfill["EncryptReports"]["Resource"] == {"Ref": "StateKmsKey"}
+    assert actions(backfill["EncryptReports"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
+    assert backfill["EncryptReports"]["Condition"] == via("s3")
+    without = [*statements(resources).values(), *statements(resources, "BackfillRole").values()]
+    assert not [action for statement in without for action in actions(statement) if action.startswith("kms:")]
+
+
+def test_an_existing_buckets_key_may_be_used_to_read_it(source: Template) -> None:
+    found = statements(deployed(source, ExistingBucket=REGISTRY, BucketKmsKey=KEY))
+
+    assert found["DecryptObjects"]["Resource"] == {"Ref": "BucketKmsKey"}
+    assert "DecryptStateAndMessages" not in found
+
+
+def test_a_backfill_lists_the_existing_bucket(existing: dict[str, Any]) -> None:
+    listed = statements(existing, "BackfillRole")["ListObjects"]
+
+    assert listed["Resource"] == {"Fn::Sub": "arn:${AWS::Partition}:s3:::${ExistingBucket}"}
+
+
+def test_a_boundary_bounds_every_role(source: Template, resources: dict[str, Any]) -> None:
+    bounded = list(of_type(deployed(source, PermissionsBoundary=BOUNDARY), "AWS::IAM::Role"))
+
+    assert [role["PermissionsBoundary"] for role in bounded] == [{"Ref": "PermissionsBoundary"}] * len(bounded)
+    assert len(bounded) == 2
+    assert not [role for role in of_type(resources, "AWS::IAM::Role") if "PermissionsBoundary" in role]
+
+
+def test_the_outputs_name_the_bucket_that_is_mirrored(source: Template) -> None:
+    own, of_theirs = concrete(source)["Outputs"], concrete(source, ExistingBucket=REGISTRY)["Outputs"]
+
+    assert own["BucketName"]["Value"] == {"Ref": "Bucket"}
+    assert of_theirs["BucketName"]["Value"] == {"Ref": "ExistingBucket"}
+    assert own["FunctionRoleArn"]["Value"] == arn_of("FunctionRole")
+
+
+def combinations() -> list[dict[str, str]]:
+    """The parameters of every stack that there may be, those without a resource of their own changed together."""
+    options: list[dict[str, str]] = [
+        {"ExistingBucket": REGISTRY},
+        {"BucketKmsKey": KEY, "StateKmsKey": OTHER_KEY},
+        {"PermissionsBoundary": BOUNDARY},
+        {"AlarmTopic": TOPIC},
+        {
+            "KeyPrefix": "layers/",
+            "RepositoryPrefix": "mirror/",
+            "CreateRepositories": "true",
+            "RegistryId": "123456789012",
+            "ReservedConcurrency": "0",
+            "Architecture": "x86_64",
+        },
+    ]
+    chosen = itertools.product([False, True], repeat=len(options))
+    return [
+        {
+            name: value
+            for option, wanted in zip(options, choice, strict=True)
+            if wanted
+            for name, value in option.items()
+        }
+        for choice in chosen
+    ]
+
+
+@pytest.mark.parametrize("parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults")
+def test_what_is_deployed_passes_cfn_lint_whatever_the_parameters(source: Template, parameters: dict[str, str]) -> None:
+    rendered = concrete(source, **parameters)
+    del rendered["Metadata"]  # for the Serverless Application Repository
+
+    # W2001: a parameter that only a condition asked for is not asked for any more.
+    found = lint(json.dumps(rendered), config=ManualArgs(regions=[REGION], ignore_checks=["W2001"]))
+
+    assert [f"{match.rule.id} {match.message} {match.path}" for match in found] == []
+
+
+@pytest.mark.parametrize("parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults")
+def test_nothing_is_allowed_on_everything_or_to_everybody(source: Template, parameters: dict[str, str]) -> None:
+    resources = deployed(source, **parameters)
+    policies = [policy for role in of_type(resources, "AWS::IAM::Role") for policy in role["Policies"]]
+    policies += [*of_type(resources, "AWS::SQS::QueuePolicy"), *of_type(resources, "AWS::S3::BucketPolicy")]
+    allowed = [
+        statement for policy in policies for statement in by_sid(policy).values() if statement["Effect"] == "Allow"
+    ]
+
+    assert len(allowed) > 10
+    for statement in allowed:
+        named = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+        # A resource of the stack, or one that a parameter names.
+        assert all(set(resource) <= {"Ref", "Fn::GetAtt", "Fn::Sub"} for resource in named)
+        assert not [action for action in actions(statement) if "*" in action]
+        assert statement.get("Principal") != "*"

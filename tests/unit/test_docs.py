@@ -1,0 +1,171 @@
+"""What the documents say about code, template and each other is so."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_to_ecr import errors
+from tests.conftest import ROOT
+from tests.template.rendering import Template, actions, deployed, read_template, statements
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+DEPLOYING = (ROOT / "docs/deploying.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+def kinds(of: type[errors.S3ToEcrError]) -> set[str]:
+    """All kinds of error that an object may end with."""
+    children = of.__subclasses__()
+    return {of.__name__} if not children else set().union(*map(kinds, children))
+
+
+def test_the_runbook_says_what_to_do_about_every_reason() -> None:
+    section = OPERATIONS.partition("## Dead-letter reasons")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)
+
+    assert [name for name, _ in rows] == list(dict(rows))
+    assert {name for name, _ in rows} == kinds(errors.S3ToEcrError)
+
+
+def source_literals() -> set[str]:
+    """Every text and every name of an argument in the function's source."""
+    found: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            elif isinstance(node, ast.keyword) and node.arg:
+                found.add(node.arg)
+    return found
+
+
+# What Lambda and Powertools write into every line, or into lines of their own, and what Logs Insights adds.
+EVERY_LINE = {"message", "level", "timestamp", "exception", "function_request_id", "type"}
+# Of Logs Insights' language itself.
+WORDS = {
+    "filter", "fields", "sort", "stats", "limit", "in", "and", "by", "as", "desc", "asc",
+    "count", "count_distinct", "sum", "latest",
+}  # fmt: skip
+
+
+def test_the_log_queries_ask_for_what_is_logged() -> None:
+    queries = [block for block in blocks(OPERATIONS, "") if "|" in block]
+    known = source_literals()
+
+    assert len(queries) >= 8
+    for query in queries:
+        for message in re.findall(r'"([A-Z][a-z][^"]*)"', query):
+            assert message in known, query
+        bare = re.sub(r'"[^"]*"|@\w+|record\.[\w.]+', "", query)
+        named = set(re.findall(r" as (\w+)", bare))
+        for field in set(re.findall(r"[A-Za-z_]\w*", bare)) - named - WORDS - EVERY_LINE:
+            assert field in known, (field, query)
+
+
+@pytest.fixture(scope="module")
+def source() -> Template:
+    return read_template()
+
+
+def granted(source: Template, *sids: str) -> set[str]:
+    found = statements(deployed(source, CreateRepositories="true"))
+    return set().union(*(actions(found[sid]) for sid in sids))
+
+
+def policy(text: str, mark: str) -> dict[str, Any]:
+    """The only statement of the one policy in a page that has such a mark in it."""
+    [found] = [json.loads(block) for block in blocks(text, "json") if mark in block]
+    [statement] = found.get("Statement", [found])
+    return dict(statement)
+
+
+def test_the_policies_for_another_account_allow_what_the_function_calls(source: Template) -> None:
+    pushing = granted(source, "UploadLayers", "PushImages")
+    repository, registry = (
+        json.loads(block)["Statement"][0] for block in blocks(DEPLOYING, "json") if "MirroredFromS3" in block
+    )
+
+    assert actions(repository) == pushing
+    assert actions(registry) == pushing | granted(source, "CreateRepositories")
+
+
+def test_all_json_in_the_documents_is_json() -> None:
+    found = [block for page in PAGES for block in blocks(page.read_text(), "json")]
+
+    assert len(found) >= 5
+    for block in found:
+        json.loads(block)
+
+
+def test_the_keys_policy_lets_s3_and_eventbridge_into_the_queue() -> None:
+    statement = policy(DEPLOYING, "EventsIntoTheQueue")
+
+    assert set(statement["Principal"]["Service"]) == {"s3.amazonaws.com", "events.amazonaws.com"}
+    assert actions(statement) == {"kms:Decrypt", "kms:GenerateDataKey"}
+
+
+def test_readme_lists_every_parameter_and_its_default(source: Template) -> None:
+    table = (ROOT / "README.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
+
+    rows = {
+        name: row
+        for row in re.findall(r"^\|.+$", table, re.MULTILINE)
+        for name in re.findall(r"`([A-Z][A-Za-z]+)`", row.split("|")[1])
+    }
+    for name, parameter in source["Parameters"].items():
+        default = str(parameter["Default"])
+        assert name in rows
+        assert not default or default in rows[name]
+    assert rows.keys() == source["Parameters"].keys()
+
+
+def test_the_version_is_one(source: Template) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    released = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert released[0] == version
+    assert source["Metadata"]["AWS::ServerlessRepo::Application"]["SemanticVersion"] == version
+
+
+def test_the_serverless_application_repository_takes_what_it_is_told(source: Template) -> None:
+    told = source["Metadata"]["AWS::ServerlessRepo::Application"]
+
+    # The constraints of its API's CreateApplicationRequest.
+    assert re.fullmatch(r"[a-zA-Z0-9\-]{1,140}", told["Name"])
+    assert 1 <= len(told["Description"]) <= 256
+    assert re.fullmatch(r"[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?", told["Author"])
+    assert len(told["Labels"]) <= 10
+    assert all(re.fullmatch(r"[a-zA-Z0-9+\-_:/@]{1,127}", label) for label in told["Labels"])
+    assert (ROOT / told["LicenseUrl"]).exists()
+    assert (ROOT / told["ReadmeUrl"]).exists()
