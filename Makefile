@@ -43,7 +43,7 @@ bench: $(VENV)/dev ## Measures, and writes bench/RESULTS.md: make bench BENCH="-
 	@$(BIN)/python -m bench $(BENCH)
 
 .PHONY: local
-local: $(VENV)/dev ## Serves the local stack until Ctrl-C: make local PORT=5001
+local: $(VENV)/dev $(SAM_VENV)/ready ## Serves the local stack until Ctrl-C: make local PORT=5001
 	@PORT=$(PORT) $(BIN)/python -m local.serve
 
 .PHONY: event

@@ -1,0 +1,93 @@
+"""How `make local` brings messages to a function that `sam local start-lambda` serves: here, to one of our own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.event import notification
+from local.event_source import EventSource
+from local.stack import BUCKET, Stack, free_port
+from tests.doubles.server import QuietHandler, serving
+
+BODY = json.dumps(notification(BUCKET, "team/a b.layer"))
+
+
+@pytest.fixture
+def queue(stack: Stack) -> Stack:
+    """The stack with a queue of the test's own, and one message in it."""
+    url = stack.sqs.create_queue(QueueName=uuid.uuid4().hex)["QueueUrl"]
+    stack.sqs.send_message(QueueUrl=url, MessageBody=BODY)
+    return dataclasses.replace(stack, queue_url=url)
+
+
+def left(stack: Stack) -> tuple[int, int]:
+    """How many messages are on the queue: visible, and not."""
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found: Any = stack.sqs.get_queue_attributes(QueueUrl=stack.queue_url, AttributeNames=names)["Attributes"]
+    return int(found[names[0]]), int(found[names[1]])
+
+
+@pytest.fixture
+def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """A function that answers with the first of this list, and puts the event that it was given in its place."""
+    answers: list[Any] = []
+
+    class Function(QuietHandler):
+        def do_POST(self) -> None:
+            event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, answer = answers[0]
+            answers[0] = event
+            self.reply(status, json.dumps(answer).encode())
+
+    with serving(Function) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", url)
+        yield answers
+
+
+def test_a_message_that_the_function_took_is_done(queue: Stack, function: list[Any]) -> None:
+    function.append((200, {"batchItemFailures": []}))
+
+    told = EventSource(queue).deliver()
+
+    assert told == f"s3://{BUCKET}/team/a b.layer: done"
+    assert left(queue) == (0, 0)
+    [record] = function[0]["Records"]
+    assert record["body"] == BODY
+    assert record["attributes"]["ApproximateReceiveCount"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((200, {"batchItemFailures": [{"itemIdentifier": "any"}]}), "comes back later"),
+        ((200, {"errorMessage": "out of luck", "errorType": "Error"}), "failed, stays on the queue (out of luck)"),
+        ((500, {"message": "no container engine"}), "not invoked, stays on the queue"),
+    ],
+)
+def test_a_message_that_the_function_did_not_take_stays(
+    queue: Stack, function: list[Any], answer: Any, told: str
+) -> None:
+    function.append(answer)
+
+    assert told in str(EventSource(queue).deliver())
+    assert left(queue) == (0, 1)
+
+
+def test_without_a_message_there_is_nothing_to_tell(queue: Stack, function: list[Any]) -> None:
+    queue.sqs.purge_queue(QueueUrl=queue.queue_url)
+
+    assert EventSource(queue).deliver() is None
+    assert function == []
+
+
+def test_without_a_function_no_message_is_taken(queue: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", f"http://127.0.0.1:{free_port()}")
+
+    assert EventSource(queue).deliver() is None
+    assert left(queue) == (1, 0)
