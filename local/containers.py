@@ -21,7 +21,7 @@ _HOST: Final = "host.docker.internal"
 
 _ROOT: Final = Path(__file__).parent.parent
 _FOLDER: Final = _ROOT / ".aws-sam"
-_ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_ARCHITECTURES: Final = {"aarch64": "arm64", "arm64": "arm64"}
 _SECONDS: Final = 20
 
 
@@ -37,7 +37,7 @@ def gateway() -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         [network] = json.loads(done.stdout)
         configured = network["IPAM"]["Config"][0]
-    except (subprocess.TimeoutExpired, ValueError, LookupError):
+    except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
         return None  # no engine is running, or one with networks of another kind
     # Some engines leave the gateway out; it is the network's first address then.
     address = configured.get("Gateway") or str(ipaddress.ip_network(configured["Subnet"])[1])
@@ -61,7 +61,7 @@ def settings_for_sam(stack: Stack) -> Iterator[None]:
     parameters = _FOLDER / "local-parameters.yaml"
     _FOLDER.mkdir(exist_ok=True)
     variables.write_text(json.dumps({"Function": reach}, indent=2) + "\n")
-    parameters.write_text(f"Architecture: {_ARCHITECTURES[platform.machine().lower()]}\n")
+    parameters.write_text(f"Architecture: {_ARCHITECTURES.get(platform.machine().lower(), 'x86_64')}\n")
     try:
         yield
     finally:

@@ -97,11 +97,14 @@ def _session() -> boto3.Session:
 
 @contextmanager
 def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
-    """Starts the stack on `port`, by 0 on a free one, and stops it in the end. Raises `OSError` if `port` is taken.
+    """Starts the stack on `port`, by 0 on a free one, and stops it in the end.
 
-    It serves on this machine only, and on `more_hosts`, other addresses that this machine has.
+    It serves on this machine only, and on `more_hosts`, other addresses that this machine has. Raises `OSError` if the
+    port is taken on any of them, or this machine does not have it.
     """
     port = free_port(port)
+    for host in more_hosts:
+        free_port(port, host)
     # The server must not be led to itself, nor to the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
@@ -119,11 +122,11 @@ def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
         server.wait()
 
 
-def free_port(port: int = 0) -> int:
+def free_port(port: int = 0, host: str = "127.0.0.1") -> int:
     """A TCP port that nobody listens on at the moment; `port` itself unless 0. Raises `OSError` if that is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+        probe.bind((host, port))
         found: int = probe.getsockname()[1]
         return found
 
@@ -148,7 +151,9 @@ def _create(endpoint: str) -> Stack:
     bare.ecr.create_repository(repositoryName=REPOSITORY)
     dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
     redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 100})
-    queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+    queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "1800"})[
+        "QueueUrl"
+    ]
     bare.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     bare.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     bare.s3.put_bucket_notification_configuration(

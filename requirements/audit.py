@@ -13,6 +13,9 @@ from typing import Any
 
 LOCKS = ("src/requirements.txt", "requirements/dev.txt", "requirements/sam.txt")
 
+# What pip-audit says when nobody answers, or a proxy or mirror does in the advisories' place.
+_OFFLINE = ("requests.exceptions.", "your network may be blocking", "ServiceError")
+
 _ROOT = Path(__file__).parent.parent
 
 
@@ -22,21 +25,22 @@ def main() -> int:
 
 
 def ask(lock: str) -> tuple[list[dict[str, Any]] | None, str]:
-    """pip-audit's word on each package of a lock; `None` if it has none, and then the last line of why."""
+    """pip-audit's word on each package of a lock; `None` if it has none, and then why."""
     command = [sys.executable, "-m", "pip_audit", "--format=json", "--disable-pip", "--require-hashes", "-r", lock]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     try:
         dependencies: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except (ValueError, LookupError):
-        return None, (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return None, done.stderr.strip() or "it said nothing"
     return dependencies, ""
 
 
 def report(lock: str, dependencies: list[dict[str, Any]] | None, why: str) -> int:
     """Says what the audit of a lock came to; 0 unless anything has a known vulnerability or pip-audit itself failed."""
     if dependencies is None:
-        offline = why.startswith("requests.exceptions.")  # what pip-audit lets through when nobody answers
-        print(f"{lock}: NOT audited, as the advisories could not be asked for: {why}")
+        offline = any(sign in why for sign in _OFFLINE)
+        what = "as the advisories could not be asked for" if offline else "pip-audit FAILED"
+        print(f"{lock}: NOT audited, {what}: {why.splitlines()[-1]}")
         return 0 if offline else 1
     unknown = [entry["name"] for entry in dependencies if "skip_reason" in entry]
     vulnerable = [entry for entry in dependencies if entry.get("vulns")]

@@ -84,7 +84,9 @@ def report(error: S3ToEcrError) -> None:
         case Rejected():
             logger.error("Rejected", error_type=name, reason=error.reason)
         case Unexpected():
-            logger.error("Unexpected error, to be retried", exc_info=error.__cause__, reason=error.reason)
+            logger.error(
+                "Unexpected error, to be retried", exc_info=error.__cause__, error_type=name, reason=error.reason
+            )
         case _:
             logger.warning("To be retried", error_type=name, reason=error.reason)
     count("Rejected" if isinstance(error, Rejected) else "RetriedLater")

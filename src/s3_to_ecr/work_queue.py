@@ -133,11 +133,15 @@ class WorkQueue:
         )
         if self._settings.queue_url is None or isinstance(error, Rejected):
             return
+        deliveries = _deliveries(message)
+        delay = _delay_seconds(error, deliveries)
+        if delay:  # one that got on, and only ran out of time, is not to worry anybody
+            telemetry.count("Deliveries", deliveries)
         try:
             self._client().change_message_visibility(
                 QueueUrl=self._settings.queue_url,
                 ReceiptHandle=message.raw_event.get("receiptHandle", ""),
-                VisibilityTimeout=_delay_seconds(error, _deliveries(message)),
+                VisibilityTimeout=delay,
             )
         except (ClientError, BotoCoreError) as failed:
             # The message is as safe as before: it comes back when the queue's own visibility timeout ends.

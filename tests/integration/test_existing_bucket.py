@@ -40,13 +40,19 @@ def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_bri
     events.put_targets(Rule=name, Targets=[{"Id": "WorkQueue", "Arn": arn}])
     stack.ecr.create_repository(repositoryName=name)
 
+    another = f"another-{name}"
+    stack.s3.create_bucket(Bucket=another, CreateBucketConfiguration={"LocationConstraint": REGION})
+    stack.s3.put_bucket_notification_configuration(
+        Bucket=another, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    stack.s3.put_object(Bucket=another, Key="eu/another.layer", Body=b"in another bucket")
     stack.s3.put_object(Bucket=name, Key="us/elsewhere.layer", Body=b"not under the prefix")
     for key, content in images.registry_storage(name, "1.0", BUILT).items():
         stack.s3.put_object(Bucket=name, Key=f"eu/{key}", Body=content)
     handler = load_handler(fresh, KEY_PREFIX="eu/")
     keys = take_all(stack, queue, handler)
 
-    assert "us/elsewhere.layer" not in keys
+    assert set(keys) == {f"eu/{key}" for key in images.registry_storage(name, "1.0", BUILT)}
     found = stack.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "1.0"}])["imageDetails"]
     assert [image["imageDigest"] for image in found] == [BUILT.digest]
     events.close()

@@ -12,11 +12,13 @@ import pytest
 from tests.conftest import ROOT
 from tests.template.rendering import TOPIC, Template, deployed, of_type, properties
 
-ALARMS = {
-    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
-    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WorkQueue"),
-    "ErrorsAlarm": ("AWS/Lambda", "Errors", "Function"),
-    "ThrottlesAlarm": ("AWS/Lambda", "Throttles", "Function"),
+# Of each alarm the metric, whose it is, and what it takes: a statistic over so many seconds, so often more than that.
+ALARMS: dict[str, tuple[object, ...]] = {
+    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue", "Maximum", 300, 1, 0),
+    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WorkQueue", "Maximum", 300, 3, 3600),
+    "RetriesAlarm": ("S3ToEcr", "Deliveries", "AWS::StackName", "Maximum", 900, 1, 10),
+    "ErrorsAlarm": ("AWS/Lambda", "Errors", "Function", "Sum", 300, 1, 0),
+    "ThrottlesAlarm": ("AWS/Lambda", "Throttles", "Function", "Sum", 300, 3, 0),
 }
 
 
@@ -24,7 +26,9 @@ def dashboard(source: Template, **parameters: str) -> dict[str, Any]:
     """The dashboard's body, every reference replaced by its name."""
     body, values = properties(deployed(source, **parameters), "Dashboard")["DashboardBody"]["Fn::Sub"]
     limit = values["ConcurrencyLimit"]
-    text = body.replace("${ConcurrencyLimit}", "15" if isinstance(limit, dict) else str(limit))
+    if isinstance(limit, dict):
+        limit = source["Parameters"][limit["Ref"]]["Default"]
+    text = body.replace("${ConcurrencyLimit}", str(limit))
     found: dict[str, Any] = json.loads(re.sub(r"\$\{(.+?)\}", r"\1", text))
     return found
 
@@ -47,7 +51,7 @@ def emitted() -> set[str]:
         node
         for path in (ROOT / "src").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "count"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"count", "telemetry.count"}
     ]
     return {
         part.value
@@ -63,7 +67,8 @@ def test_an_alarm_watches_its_metric_and_is_quiet_when_there_is_none(resources: 
 
     [dimension] = alarm["Dimensions"]
     reference = dimension["Value"].get("Ref") or dimension["Value"]["Fn::GetAtt"][0]
-    assert (alarm["Namespace"], alarm["MetricName"], reference) == ALARMS[name]
+    takes = (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"], alarm["Threshold"])
+    assert (alarm["Namespace"], alarm["MetricName"], reference, *takes) == ALARMS[name]
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
     assert alarm["TreatMissingData"] == "notBreaching"
 
@@ -136,8 +141,6 @@ def test_duration_and_concurrency_are_shown_against_their_limits(source: Templat
 
 
 def test_the_runbook_names_every_metric() -> None:
-    [listed] = re.findall(
-        r"Metrics, in the namespace `S3ToEcr`[^:]*: ([^.]+)\.", (ROOT / "docs/operations.md").read_text()
-    )
+    listed = (ROOT / "docs/operations.md").read_text().partition("Metrics, in the namespace `S3ToEcr`")[2]
 
-    assert set(re.findall(r"`(\w+)`", listed)) == emitted()
+    assert set(re.findall(r"`([A-Z]\w+)`", listed)) == emitted()

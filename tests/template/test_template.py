@@ -39,7 +39,9 @@ def test_the_buckets_are_private_encrypted_and_kept(resources: dict[str, Any], n
     assert rule["Status"] == "Enabled"
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+    # Kept when the stack goes, but not when it was never made.
+    assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_layers_are_versioned_and_reports_are_not_kept_for_ever(resources: dict[str, Any]) -> None:

@@ -23,14 +23,17 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return prints
 
 
+NONE_CONFIGURED = json.dumps([{"IPAM": {"Config": None}}])
+
+
 def network(**config: str) -> str:
     return json.dumps([{"IPAM": {"Config": [config]}}])
 
 
 def test_containers_see_the_machine_at_the_networks_gateway(engine: Callable[[str], None]) -> None:
-    engine(network(Subnet="127.0.0.0/8", Gateway="127.0.0.3"))
+    engine(network(Subnet="192.0.2.0/24", Gateway="127.0.0.1"))
 
-    assert containers.gateway() == "127.0.0.3"
+    assert containers.gateway() == "127.0.0.1"
 
 
 def test_an_engine_that_leaves_the_gateway_out_has_the_networks_first_address(engine: Callable[[str], None]) -> None:
@@ -39,7 +42,10 @@ def test_an_engine_that_leaves_the_gateway_out_has_the_networks_first_address(en
     assert containers.gateway() == "127.0.0.1"
 
 
-@pytest.mark.parametrize("output", [network(Subnet="192.0.2.0/24", Gateway="192.0.2.1"), "[]", "", "no JSON", "[{}]"])
+@pytest.mark.parametrize(
+    "output",
+    [network(Subnet="192.0.2.0/24", Gateway="192.0.2.1"), "[]", "", "no JSON", "[{}]", "[null]", NONE_CONFIGURED],
+)
 def test_there_is_no_gateway_that_is_not_this_machines(engine: Callable[[str], None], output: str) -> None:
     engine(output)
 

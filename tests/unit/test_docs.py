@@ -134,6 +134,32 @@ def test_the_keys_policy_lets_s3_and_eventbridge_into_the_queue() -> None:
     assert actions(statement) == {"kms:Decrypt", "kms:GenerateDataKey"}
 
 
+def commands() -> list[str]:
+    return [block for page in PAGES for block in blocks(page.read_text(), "sh")]
+
+
+def test_names_in_capitals_in_the_runbooks_commands_are_outputs_of_the_stack(source: Template) -> None:
+    names = {name for block in blocks(OPERATIONS, "sh") for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", block)}
+
+    outputs = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in source["Outputs"]}
+    assert "DEAD_LETTER_QUEUE_ARN" in names
+    assert names <= outputs | {"ERROR_MESSAGE"}  # which is EventBridge's
+
+
+def test_the_parameters_in_commands_are_some_that_the_template_takes(source: Template) -> None:
+    given = [
+        pair for block in commands() for told in re.findall(r'PARAMETERS="([^"]+)"', block) for pair in told.split()
+    ]
+
+    assert len(given) > 4
+    for pair in given:
+        name, _, value = pair.partition("=")
+        if pair != "\\":
+            # SAM's parser takes no empty value.
+            assert value
+            assert re.fullmatch(source["Parameters"][name].get("AllowedPattern", ".+"), value)
+
+
 def test_readme_lists_every_parameter_and_its_default(source: Template) -> None:
     table = (ROOT / "README.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
 

@@ -8,6 +8,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from s3_to_ecr import telemetry
 from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, ServiceUnavailable, Unexpected
 from s3_to_ecr.jobs import Failure, Outcome
 from s3_to_ecr.settings import Settings
@@ -60,6 +61,14 @@ def sqs() -> SQSClient:
 def stub(sqs: SQSClient) -> Iterator[Stubber]:
     with stubbed(sqs) as stub:
         yield stub
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """The metrics that were counted, kept from those of other tests."""
+    counted: list[tuple[str, float]] = []
+    monkeypatch.setattr(telemetry, "count", lambda name, value=1: counted.append((name, value)))
+    return counted
 
 
 def expect_visibility(stub: Stubber, receipt: str, seconds: int) -> None:
@@ -118,6 +127,22 @@ def test_a_message_out_of_time_comes_back_at_once(sqs: SQSClient, stub: Stubber)
     expect_visibility(stub, "receipt-1", 0)
 
     queue(sqs, always(failed(OutOfTime("later", got_on=True)))).process({"Records": [sqs_message("{}", received=9)]})
+
+
+def test_how_often_a_message_was_delivered_is_counted_when_it_has_to_wait(
+    sqs: SQSClient, stub: Stubber, counted: list[tuple[str, float]]
+) -> None:
+    expect_visibility(stub, "receipt-1", 900)
+    expect_visibility(stub, "receipt-2", 0)
+    mirror = outcomes(
+        waits=Outcome([], [failed(ServiceUnavailable("out"))]),
+        goes_on=Outcome([], [failed(OutOfTime("later", got_on=True))]),
+    )
+    messages = [sqs_message('"waits"', 1, received=11), sqs_message('"goes_on"', 2, received=12)]
+
+    queue(sqs, mirror).process({"Records": messages})
+
+    assert counted == [("Deliveries", 11)]
 
 
 def test_a_message_out_of_time_that_got_nowhere_waits(sqs: SQSClient, stub: Stubber) -> None:
