@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ENDPOINT: Final = "http://127.0.0.1:3001"
 _FUNCTION: Final = "Function"  # the template's name for it
 _PROBE_SECONDS: Final = 0.5
+_AGAIN_SECONDS: Final = 10
 
 
 class EventSource:
@@ -44,7 +45,7 @@ class EventSource:
     def deliver(self) -> str | None:
         """Brings one message to the function. A line on what came of it; `None` if there is no message, or no function.
 
-        What the function did not take stays on the queue, until it set or the queue's visibility timeout ends.
+        What the function did not take stays on the queue, as long as it said, or for a moment if it said nothing.
         """
         if not self._is_served():
             return None
@@ -75,13 +76,22 @@ class EventSource:
             invoked = self._lambda.invoke(FunctionName=_FUNCTION, Payload=json.dumps(given))
             answer: dict[str, Any] = json.loads(invoked["Payload"].read() or b"{}")
         except (BotoCoreError, ClientError, ValueError) as error:
-            return f"{about}: not invoked, stays on the queue ({error})"
+            return f"{about}: not invoked, comes back in {self._put_back(message)} seconds ({error})"
         if "FunctionError" in invoked or "errorMessage" in answer:
-            return f"{about}: failed, stays on the queue ({answer.get('errorMessage')})"
+            return f"{about}: failed, comes back in {self._put_back(message)} seconds ({answer.get('errorMessage')})"
         if answer.get("batchItemFailures"):
             return f"{about}: comes back later; the function's log tells why"
         self._stack.sqs.delete_message(QueueUrl=self._stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
         return f"{about}: done"
+
+    def _put_back(self, message: MessageTypeDef) -> int:
+        """Lets a message that the function did not answer for come back sooner than in AWS: somebody is watching."""
+        self._stack.sqs.change_message_visibility(
+            QueueUrl=self._stack.queue_url,
+            ReceiptHandle=message["ReceiptHandle"],
+            VisibilityTimeout=_AGAIN_SECONDS,
+        )
+        return _AGAIN_SECONDS
 
 
 def _about(body: str) -> str:

@@ -66,8 +66,11 @@ def test_a_message_that_the_function_took_is_done(queue: Stack, function: list[A
     ("answer", "told"),
     [
         ((200, {"batchItemFailures": [{"itemIdentifier": "any"}]}), "comes back later"),
-        ((200, {"errorMessage": "out of luck", "errorType": "Error"}), "failed, stays on the queue (out of luck)"),
-        ((500, {"message": "no container engine"}), "not invoked, stays on the queue"),
+        (
+            (200, {"errorMessage": "out of luck", "errorType": "Error"}),
+            "failed, comes back in 10 seconds (out of luck)",
+        ),
+        ((500, {"message": "no container engine"}), "not invoked, comes back in 10 seconds"),
     ],
 )
 def test_a_message_that_the_function_did_not_take_stays(
