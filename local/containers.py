@@ -6,15 +6,13 @@ import ipaddress
 import json
 import platform
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from local.stack import Stack
+from local.stack import Stack, free_port
 
 # The machine, as containers call it. `samconfig.toml` makes it known to them.
 _HOST: Final = "host.docker.internal"
@@ -45,11 +43,10 @@ def gateway() -> str | None:
 
 
 def _is_ours(address: str) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
+    try:
+        free_port(host=address)
+    except OSError:
+        return False
     return True
 
 

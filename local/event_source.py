@@ -30,7 +30,8 @@ class EventSource:
     """Takes one message at a time, as the template's does, while there is a function to bring it to."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+        self._queue_url = stack.queue_url
+        self._sqs = stack.sqs  # once: the stack makes a client each time
         self._endpoint = os.environ.get("AWS_ENDPOINT_URL_LAMBDA", _ENDPOINT)
         self._lambda: LambdaClient = boto3.client(
             "lambda",
@@ -50,8 +51,8 @@ class EventSource:
         if not self._is_served():
             return None
         # No long polling: moto would answer nobody else meanwhile.
-        answer = self._stack.sqs.receive_message(
-            QueueUrl=self._stack.queue_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+        answer = self._sqs.receive_message(
+            QueueUrl=self._queue_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
         )
         messages = answer.get("Messages", [])
         return self._bring(messages[0]) if messages else None
@@ -81,13 +82,13 @@ class EventSource:
             return f"{about}: failed, comes back in {self._put_back(message)} seconds ({answer.get('errorMessage')})"
         if answer.get("batchItemFailures"):
             return f"{about}: comes back later; the function's log tells why"
-        self._stack.sqs.delete_message(QueueUrl=self._stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return f"{about}: done"
 
     def _put_back(self, message: MessageTypeDef) -> int:
         """Lets a message that the function did not answer for come back sooner than in AWS: somebody is watching."""
-        self._stack.sqs.change_message_visibility(
-            QueueUrl=self._stack.queue_url,
+        self._sqs.change_message_visibility(
+            QueueUrl=self._queue_url,
             ReceiptHandle=message["ReceiptHandle"],
             VisibilityTimeout=_AGAIN_SECONDS,
         )

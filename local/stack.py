@@ -150,7 +150,7 @@ def _create(endpoint: str) -> Stack:
     create_state_table(bare.dynamodb, TABLE)
     bare.ecr.create_repository(repositoryName=REPOSITORY)
     dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
-    redrive = json.dumps({"deadLetterTargetArn": _arn(bare, dead_letters), "maxReceiveCount": 100})
+    redrive = json.dumps({"deadLetterTargetArn": queue_arn(bare.sqs, dead_letters), "maxReceiveCount": 100})
     queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "1800"})[
         "QueueUrl"
     ]
@@ -159,7 +159,7 @@ def _create(endpoint: str) -> Stack:
     bare.s3.put_bucket_notification_configuration(
         Bucket=BUCKET,
         NotificationConfiguration={
-            "QueueConfigurations": [{"QueueArn": _arn(bare, queue), "Events": ["s3:ObjectCreated:*"]}]
+            "QueueConfigurations": [{"QueueArn": queue_arn(bare.sqs, queue), "Events": ["s3:ObjectCreated:*"]}]
         },
     )
     return Stack(endpoint, queue, dead_letters)
@@ -175,5 +175,6 @@ def create_state_table(dynamodb: DynamoDBClient, name: str) -> None:
     )
 
 
-def _arn(stack: Stack, queue_url: str) -> str:
-    return stack.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+def queue_arn(sqs: SQSClient, queue_url: str) -> str:
+    """The ARN of the queue at a URL."""
+    return sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

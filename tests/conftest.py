@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 import uuid
@@ -19,6 +20,7 @@ from botocore.config import Config
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from local.event import message
 from local.invocation import Invocation
 from local.stack import REGION, Stack, create_state_table, running
 from tests.doubles.ecr import EcrDouble
@@ -52,14 +54,28 @@ hypothesis.settings.load_profile("s3-to-ecr")
 
 def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]:
     """A record of the event that Lambda makes of messages which it polled."""
-    return {
-        "messageId": f"message-{number}",
-        "receiptHandle": f"receipt-{number}",
-        "body": body,
-        "attributes": {"ApproximateReceiveCount": str(received)},
-        "messageAttributes": {},
-        "eventSource": "aws:sqs",
-    }
+    [record] = message(body, f"message-{number}", f"receipt-{number}", received)["Records"]
+    return dict(record)
+
+
+def messages_left(sqs: SQSClient, queue_url: str) -> tuple[int, int]:
+    """How many messages are on a queue: visible, and waiting."""
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found: Any = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return int(found[names[0]]), int(found[names[1]])
+
+
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the repository to its end, with these variables beside the tests' own."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tests.conftest import ROOT, needed
 
+SAM_VENV = ROOT / ".venv/sam"
+
 
 def copy_repository(folder: Path) -> None:
     """Copies what git has or would add, and lends it this checkout's virtual environments."""
-    needed((ROOT / ".venv/sam/bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
         cwd=ROOT,
@@ -28,7 +29,17 @@ def copy_repository(folder: Path) -> None:
 
 def shell_environment() -> dict[str, str]:
     """A shell's variables, away from the user's account, with the SAM CLI on the PATH."""
+    needed((SAM_VENV / "bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-        "PATH": f"{ROOT / '.venv/sam/bin'}:{os.environ['PATH']}",
+        "PATH": f"{SAM_VENV / 'bin'}:{os.environ['PATH']}",
         "SAM_CLI_TELEMETRY": "0",
     }
+
+
+def run_in(folder: Path, environment: dict[str, str], *command: str) -> str:
+    """What a command prints that has to succeed."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

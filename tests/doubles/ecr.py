@@ -156,7 +156,7 @@ class EcrDouble:
                 if operation == "UploadLayerPart" and double.faults.take("BreakRequest"):
                     self.cut()
                     return
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.body()
                 answered = double.answer(operation, json.loads(body))
                 if answered is None:
                     self.cut()

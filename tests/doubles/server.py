@@ -78,6 +78,10 @@ class QuietHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
         pass
 
+    def body(self) -> bytes:
+        """What was sent with the request."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
     def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Sends one complete answer."""
         self.send_response(status)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from contextlib import AbstractContextManager
 
 from local.stack import free_port
-from tests.conftest import ROOT
+from tests.conftest import run_python
 from tests.doubles.server import QuietHandler, serving
 
 
@@ -18,7 +16,7 @@ def advisories(vulnerable: str | None) -> AbstractContextManager[str]:
 
     class Advisories(QuietHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]
+            asked = json.loads(self.body())["package"]
             affected = {
                 "package": asked,
                 "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}],
@@ -30,14 +28,11 @@ def advisories(vulnerable: str | None) -> AbstractContextManager[str]:
 
 
 def audit(service: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PIP_AUDIT_VULNERABILITY_SERVICE": "osv", "PIP_AUDIT_OSV_URL": service, "no_proxy": "127.0.0.1"}
-    return subprocess.run(
-        [sys.executable, "requirements/audit.py"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    return run_python(
+        "requirements/audit.py",
+        PIP_AUDIT_VULNERABILITY_SERVICE="osv",
+        PIP_AUDIT_OSV_URL=service,
+        no_proxy="127.0.0.1",
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from local.event import notification
 from local.event_source import EventSource
 from local.stack import BUCKET, Stack, free_port
+from tests.conftest import messages_left
 from tests.doubles.server import QuietHandler, serving
 
 BODY = json.dumps(notification(BUCKET, "team/a b.layer"))
@@ -27,10 +28,7 @@ def queue(stack: Stack) -> Stack:
 
 
 def left(stack: Stack) -> tuple[int, int]:
-    """How many messages are on the queue: visible, and not."""
-    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    found: Any = stack.sqs.get_queue_attributes(QueueUrl=stack.queue_url, AttributeNames=names)["Attributes"]
-    return int(found[names[0]]), int(found[names[1]])
+    return messages_left(stack.sqs, stack.queue_url)
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     class Function(QuietHandler):
         def do_POST(self) -> None:
-            event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            event = json.loads(self.body())
             status, answer = answers[0]
             answers[0] = event
             self.reply(status, json.dumps(answer).encode())

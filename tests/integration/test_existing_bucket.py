@@ -14,7 +14,7 @@ from local import images
 from local.event import message
 from local.invocation import Invocation
 from local.layers import layer
-from local.stack import REGION, Stack
+from local.stack import REGION, Stack, queue_arn
 from tests.template.rendering import deployed, properties, read_template
 
 BUILT = images.image([layer("srv/hello", b"Hello, registry!\n")])
@@ -24,35 +24,32 @@ def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_bri
     stack: Stack, fresh: dict[str, str], load_handler: Callable[..., Any]
 ) -> None:
     name = f"registry-{uuid.uuid4().hex[:12]}"
-    stack.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
-    # As in docs/deploying.md.
-    stack.s3.put_bucket_notification_configuration(
-        Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
-    )
+    another = f"another-{name}"
+    for bucket in (name, another):
+        stack.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        # As in docs/deploying.md.
+        stack.s3.put_bucket_notification_configuration(
+            Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
+        )
     queue = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
-    arn = stack.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     rule = properties(deployed(read_template(), ExistingBucket=name, KeyPrefix="eu/"), "ExistingBucketEvents")
-    pattern = json.dumps(rule["EventPattern"], default=str)
+    pattern = json.dumps(rule["EventPattern"])
     for reference, value in {"ExistingBucket": name, "KeyPrefix": "eu/"}.items():
         pattern = pattern.replace(json.dumps({"Ref": reference}), json.dumps(value))
     events = boto3.client("events", endpoint_url=stack.endpoint)
     events.put_rule(Name=name, EventPattern=pattern)
-    events.put_targets(Rule=name, Targets=[{"Id": "WorkQueue", "Arn": arn}])
+    events.put_targets(Rule=name, Targets=[{"Id": "WorkQueue", "Arn": queue_arn(stack.sqs, queue)}])
     stack.ecr.create_repository(repositoryName=name)
 
-    another = f"another-{name}"
-    stack.s3.create_bucket(Bucket=another, CreateBucketConfiguration={"LocationConstraint": REGION})
-    stack.s3.put_bucket_notification_configuration(
-        Bucket=another, NotificationConfiguration={"EventBridgeConfiguration": {}}
-    )
     stack.s3.put_object(Bucket=another, Key="eu/another.layer", Body=b"in another bucket")
     stack.s3.put_object(Bucket=name, Key="us/elsewhere.layer", Body=b"not under the prefix")
-    for key, content in images.registry_storage(name, "1.0", BUILT).items():
-        stack.s3.put_object(Bucket=name, Key=f"eu/{key}", Body=content)
+    stored = {f"eu/{key}": content for key, content in images.registry_storage(name, "1.0", BUILT).items()}
+    for key, content in stored.items():
+        stack.s3.put_object(Bucket=name, Key=key, Body=content)
     handler = load_handler(fresh, KEY_PREFIX="eu/")
     keys = take_all(stack, queue, handler)
 
-    assert set(keys) == {f"eu/{key}" for key in images.registry_storage(name, "1.0", BUILT)}
+    assert set(keys) == stored.keys()
     found = stack.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "1.0"}])["imageDetails"]
     assert [image["imageDigest"] for image in found] == [BUILT.digest]
     events.close()

@@ -20,26 +20,14 @@ import pytest
 
 from local.samples import SAMPLES, put_samples
 from local.stack import DIRECT, REPOSITORY, Stack, free_port
-from tests.conftest import ROOT, needed
+from tests.conftest import ROOT
+from tests.doubles.checkout import SAM_VENV, run_in, shell_environment
 
-SAM_VENV = ROOT / ".venv" / "sam"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def sam(*arguments: str) -> None:
-    needed((SAM_VENV / "bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
-    path = f"{SAM_VENV / 'bin'}:{os.environ['PATH']}"
-    command = [str(SAM_VENV / "bin/sam"), *arguments]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PATH": path, "SAM_CLI_TELEMETRY": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_in(ROOT, shell_environment(), "sam", *arguments)
 
 
 @pytest.fixture(scope="session", params=["arm64", "x86_64"])

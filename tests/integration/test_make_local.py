@@ -1,27 +1,17 @@
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 
 import pytest
 
 from local.stack import free_port
-from tests.conftest import ROOT
+from tests.conftest import run_python
 
 
 def serve(**environment: str) -> subprocess.CompletedProcess[str]:
     """`make local`, where it cannot begin."""
-    return subprocess.run(
-        [sys.executable, "-m", "local.serve"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_python("-m", "local.serve", **environment)
 
 
 @pytest.mark.parametrize(

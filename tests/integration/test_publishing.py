@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 
 from local.stack import REGION, Stack
 from tests.conftest import ROOT
-from tests.doubles.checkout import copy_repository, shell_environment
+from tests.documents import version
+from tests.doubles.checkout import copy_repository, run_in, shell_environment
 from tests.doubles.server import QuietHandler, serving
 
 
@@ -25,7 +25,7 @@ def repository() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
     class Applications(QuietHandler):
         def do_POST(self) -> None:
-            created.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            created.append(json.loads(self.body()))
             name = "arn:aws:serverlessrepo:eu-central-1:123456789012:applications/s3-to-ecr"
             self.reply(201, json.dumps({"applicationId": name, "name": "s3-to-ecr"}).encode())
 
@@ -42,17 +42,8 @@ def test_the_application_is_published_with_readme_licence_and_code(
     copy_repository(tmp_path)
     environment = shell_environment() | stack.environment | {"AWS_ENDPOINT_URL_SERVERLESSAPPLICATIONREPOSITORY": url}
 
-    done = subprocess.run(
-        ["make", "publish", f"ARTIFACTS={bucket}"],  # noqa: S607
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    run_in(tmp_path, environment, "make", "publish", f"ARTIFACTS={bucket}")
 
-    assert done.returncode == 0, done.stdout + done.stderr
     [application] = created
     assert application["name"] == "s3-to-ecr"
     assert application["semanticVersion"] == version()
@@ -68,8 +59,3 @@ def uploaded(stack: Stack, url: str) -> bytes:
     parts = urlsplit(url)
     bucket, key = (parts.netloc, parts.path[1:]) if parts.scheme == "s3" else parts.path[1:].split("/", 1)
     return stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-
-def version() -> str:
-    [line] = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version = ")]
-    return line.split('"')[1]

@@ -11,8 +11,8 @@ import pytest
 
 from local import images
 from local.invocation import Invocation, put_event
-from local.stack import Stack
-from tests.conftest import SMALL_PART, sqs_message
+from local.stack import Stack, queue_arn
+from tests.conftest import SMALL_PART, messages_left, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
@@ -36,10 +36,7 @@ class Queues:
         self._sqs = sqs
         name = uuid.uuid4().hex
         self.dead_letters = sqs.create_queue(QueueName=f"dead-{name}")["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["QueueArn"])["Attributes"][
-            "QueueArn"
-        ]
-        redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": deliveries})
+        redrive = json.dumps({"deadLetterTargetArn": queue_arn(sqs, self.dead_letters), "maxReceiveCount": deliveries})
         self.work = sqs.create_queue(QueueName=f"work-{name}", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
 
     def send(self, body: str) -> None:
@@ -72,9 +69,7 @@ class Queues:
     @property
     def left(self) -> tuple[int, int]:
         """How many messages are on the work queue: visible, and waiting."""
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found: Any = self._sqs.get_queue_attributes(QueueUrl=self.work, AttributeNames=names)["Attributes"]
-        return int(found[names[0]]), int(found[names[1]])
+        return messages_left(self._sqs, self.work)
 
     def reports(self) -> list[dict[str, Any]]:
         """The dead letters: the attributes of each, with its body. They are taken from their queue."""

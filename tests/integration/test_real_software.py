@@ -21,7 +21,7 @@ from local import images
 from local.images import Files
 from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
-from local.stack import DIRECT, REGION, Stack, free_port
+from local.stack import DIRECT, REGION, Stack, free_port, queue_arn
 from s3_to_ecr.errors import BlobsMissing
 from tests.conftest import needed
 from tests.doubles.ecr import EcrDouble
@@ -120,7 +120,7 @@ class Bucket:
 def bucket(stack: Stack, fresh: dict[str, str], strict_ecr: EcrDouble, load_handler: Callable[..., Any]) -> Bucket:
     name = f"images-{uuid.uuid4().hex}"
     queue = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
-    arn = stack.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = queue_arn(stack.sqs, queue)
     stack.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     stack.s3.put_bucket_notification_configuration(
         Bucket=name,

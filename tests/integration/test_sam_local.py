@@ -24,7 +24,7 @@ from local.layers import layer
 from local.samples import SAMPLES
 from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
 from tests.conftest import ROOT, needed
-from tests.doubles.checkout import copy_repository, shell_environment
+from tests.doubles.checkout import copy_repository, run_in, shell_environment
 
 INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
 START_LAMBDA = "sam local start-lambda --config-env local --warm-containers LAZY"
@@ -100,18 +100,9 @@ def test_readmes_line_uploads_the_sample_from_a_container(checkout: Checkout) ->
     digest = sample_digest("put.layer")
     assert checkout.layers(digest) == []
 
-    done = subprocess.run(
-        ["bash", "-c", INVOKE],  # noqa: S607 (as it is typed)
-        cwd=checkout.folder,
-        env=checkout.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    printed = run_in(checkout.folder, checkout.environment, "bash", "-c", INVOKE)
 
-    assert done.returncode == 0, done.stderr
-    [result] = json.loads(done.stdout.splitlines()[-1])["results"]
+    [result] = json.loads(printed.splitlines()[-1])["results"]
     assert (result["action"], result["repository"], result["digest"]) == ("uploaded", REPOSITORY, digest)
     assert checkout.layers(digest) == ["AVAILABLE"]
 

@@ -91,7 +91,7 @@ def decided(value: Any, conditions: dict[str, bool]) -> Any:
             name, when, otherwise = value["Fn::If"]
             return decided(when if conditions[name] else otherwise, conditions)
         members = {name: decided(entry, conditions) for name, entry in value.items()}
-        return {name: entry for name, entry in members.items() if entry != NOTHING} if value != NOTHING else value
+        return {name: entry for name, entry in members.items() if entry != NOTHING}
     if isinstance(value, list):
         return [entry for entry in (decided(entry, conditions) for entry in value) if entry != NOTHING]
     return value

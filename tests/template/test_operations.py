@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.documents import anchors
 from tests.template.rendering import TOPIC, Template, deployed, of_type, properties
 
 # Of each alarm the metric, whose it is, and what it takes: a statistic over so many seconds, so often more than that.
@@ -82,14 +83,11 @@ def test_a_topic_hears_of_every_alarm_and_without_one_nobody_does(source: Templa
 
 
 def test_every_alarm_tells_where_its_page_of_the_runbook_is(resources: dict[str, Any]) -> None:
-    runbook = (ROOT / "docs/operations.md").read_text()
-    anchors = {
-        "-".join(re.findall(r"[\w-]+", title.lower())) for title in re.findall(r"^#+ (.+)$", runbook, re.MULTILINE)
-    }
+    pages = anchors(ROOT / "docs/operations.md")
 
     for name in ALARMS:
         [anchor] = re.findall(r"docs/operations\.md#(\S+)$", properties(resources, name)["AlarmDescription"])
-        assert anchor in anchors
+        assert anchor in pages
 
 
 @pytest.mark.parametrize("parameters", [{}, {"ReservedConcurrency": "0"}])

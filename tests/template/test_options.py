@@ -48,8 +48,8 @@ def test_a_bucket_that_exists_is_not_made_and_sends_its_events_by_eventbridge(
         "detail": {"bucket": {"name": [{"Ref": "ExistingBucket"}]}},
     }
     [target] = rule["Targets"]
-    assert target["Arn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
-    assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}}
+    assert target["Arn"] == arn_of("WorkQueue")
+    assert target["DeadLetterConfig"] == {"Arn": arn_of("DeadLetterQueue")}
 
     prefixed = deployed(source, ExistingBucket=REGISTRY, KeyPrefix="layers/")
     detail = properties(prefixed, "ExistingBucketEvents")["EventPattern"]["detail"]
@@ -63,7 +63,7 @@ def test_only_the_rule_may_send_what_an_existing_bucket_tells(existing: dict[str
         "Effect": "Allow",
         "Principal": {"Service": "events.amazonaws.com"},
         "Action": "sqs:SendMessage",
-        "Resource": {"Fn::GetAtt": [queue, "Arn"]},
+        "Resource": arn_of(queue),
         "Condition": {"ArnEquals": {"aws:SourceArn": rules_arn(existing)}},
     }
 
@@ -188,7 +188,12 @@ def combinations() -> list[dict[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults")
+every_combination = pytest.mark.parametrize(
+    "parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults"
+)
+
+
+@every_combination
 def test_what_is_deployed_passes_cfn_lint_whatever_the_parameters(source: Template, parameters: dict[str, str]) -> None:
     rendered = concrete(source, **parameters)
     del rendered["Metadata"]  # for the Serverless Application Repository
@@ -199,7 +204,7 @@ def test_what_is_deployed_passes_cfn_lint_whatever_the_parameters(source: Templa
     assert [f"{match.rule.id} {match.message} {match.path}" for match in found] == []
 
 
-@pytest.mark.parametrize("parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults")
+@every_combination
 def test_nothing_is_allowed_on_everything_or_to_everybody(source: Template, parameters: dict[str, str]) -> None:
     resources = deployed(source, **parameters)
     policies = [policy for role in of_type(resources, "AWS::IAM::Role") for policy in role["Policies"]]

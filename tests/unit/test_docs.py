@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,13 @@ import pytest
 
 from s3_to_ecr import errors
 from tests.conftest import ROOT
-from tests.template.rendering import Template, actions, deployed, read_template, statements
+from tests.documents import anchors, blocks, version
+from tests.template.rendering import actions, deployed, read_template, statements
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 DEPLOYING = (ROOT / "docs/deploying.md").read_text()
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """The code blocks of a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block for name, block in found if name == language]
-
-
-def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives a page's headings."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+TEMPLATE = read_template()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -92,31 +80,23 @@ def test_the_log_queries_ask_for_what_is_logged() -> None:
             assert field in known, (field, query)
 
 
-@pytest.fixture(scope="module")
-def source() -> Template:
-    return read_template()
-
-
-def granted(source: Template, *sids: str) -> set[str]:
-    found = statements(deployed(source, CreateRepositories="true"))
+def granted(*sids: str) -> set[str]:
+    found = statements(deployed(TEMPLATE, CreateRepositories="true"))
     return set().union(*(actions(found[sid]) for sid in sids))
 
 
-def policy(text: str, mark: str) -> dict[str, Any]:
-    """The only statement of the one policy in a page that has such a mark in it."""
-    [found] = [json.loads(block) for block in blocks(text, "json") if mark in block]
-    [statement] = found.get("Statement", [found])
-    return dict(statement)
+def statements_with(sid: str) -> list[dict[str, Any]]:
+    """The statements of that name in the policies of docs/deploying.md."""
+    found = [json.loads(block) for block in blocks(DEPLOYING, "json") if f'"Sid": "{sid}"' in block]
+    return [statement for policy in found for statement in policy.get("Statement", [policy])]
 
 
-def test_the_policies_for_another_account_allow_what_the_function_calls(source: Template) -> None:
-    pushing = granted(source, "UploadLayers", "PushImages")
-    repository, registry = (
-        json.loads(block)["Statement"][0] for block in blocks(DEPLOYING, "json") if "MirroredFromS3" in block
-    )
+def test_the_policies_for_another_account_allow_what_the_function_calls() -> None:
+    pushing = granted("UploadLayers", "PushImages")
+    repository, registry = statements_with("MirroredFromS3")
 
     assert actions(repository) == pushing
-    assert actions(registry) == pushing | granted(source, "CreateRepositories")
+    assert actions(registry) == pushing | granted("CreateRepositories")
 
 
 def test_all_json_in_the_documents_is_json() -> None:
@@ -128,7 +108,7 @@ def test_all_json_in_the_documents_is_json() -> None:
 
 
 def test_the_keys_policy_lets_s3_and_eventbridge_into_the_queue() -> None:
-    statement = policy(DEPLOYING, "EventsIntoTheQueue")
+    [statement] = statements_with("EventsIntoTheQueue")
 
     assert set(statement["Principal"]["Service"]) == {"s3.amazonaws.com", "events.amazonaws.com"}
     assert actions(statement) == {"kms:Decrypt", "kms:GenerateDataKey"}
@@ -138,15 +118,15 @@ def commands() -> list[str]:
     return [block for page in PAGES for block in blocks(page.read_text(), "sh")]
 
 
-def test_names_in_capitals_in_the_runbooks_commands_are_outputs_of_the_stack(source: Template) -> None:
+def test_names_in_capitals_in_the_runbooks_commands_are_outputs_of_the_stack() -> None:
     names = {name for block in blocks(OPERATIONS, "sh") for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", block)}
 
-    outputs = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in source["Outputs"]}
+    outputs = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in TEMPLATE["Outputs"]}
     assert "DEAD_LETTER_QUEUE_ARN" in names
     assert names <= outputs | {"ERROR_MESSAGE"}  # which is EventBridge's
 
 
-def test_the_parameters_in_commands_are_some_that_the_template_takes(source: Template) -> None:
+def test_the_parameters_in_commands_are_some_that_the_template_takes() -> None:
     given = [
         pair for block in commands() for told in re.findall(r'PARAMETERS="([^"]+)"', block) for pair in told.split()
     ]
@@ -157,10 +137,10 @@ def test_the_parameters_in_commands_are_some_that_the_template_takes(source: Tem
         if pair != "\\":
             # SAM's parser takes no empty value.
             assert value
-            assert re.fullmatch(source["Parameters"][name].get("AllowedPattern", ".+"), value)
+            assert re.fullmatch(TEMPLATE["Parameters"][name].get("AllowedPattern", ".+"), value)
 
 
-def test_readme_lists_every_parameter_and_its_default(source: Template) -> None:
+def test_readme_lists_every_parameter_and_its_default() -> None:
     table = (ROOT / "README.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
 
     rows = {
@@ -168,24 +148,23 @@ def test_readme_lists_every_parameter_and_its_default(source: Template) -> None:
         for row in re.findall(r"^\|.+$", table, re.MULTILINE)
         for name in re.findall(r"`([A-Z][A-Za-z]+)`", row.split("|")[1])
     }
-    for name, parameter in source["Parameters"].items():
+    for name, parameter in TEMPLATE["Parameters"].items():
         default = str(parameter["Default"])
         assert name in rows
         assert not default or default in rows[name]
-    assert rows.keys() == source["Parameters"].keys()
+    assert rows.keys() == TEMPLATE["Parameters"].keys()
 
 
-def test_the_version_is_one(source: Template) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+def test_the_version_is_one() -> None:
     released = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
-    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
-    assert released[0] == version
-    assert source["Metadata"]["AWS::ServerlessRepo::Application"]["SemanticVersion"] == version
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version())
+    assert released[0] == version()
+    assert TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]["SemanticVersion"] == version()
 
 
-def test_the_serverless_application_repository_takes_what_it_is_told(source: Template) -> None:
-    told = source["Metadata"]["AWS::ServerlessRepo::Application"]
+def test_the_serverless_application_repository_takes_what_it_is_told() -> None:
+    told = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
 
     # The constraints of its API's CreateApplicationRequest.
     assert re.fullmatch(r"[a-zA-Z0-9\-]{1,140}", told["Name"])
