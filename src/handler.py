@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from s3_to_ecr import batch_operations, events
-from s3_to_ecr.aws import CLIENT_CONFIG, S3_CONFIG
+from s3_to_ecr.aws.clients import CLIENT_CONFIG, S3_CONFIG
+from s3_to_ecr.aws.ecr import Registry
+from s3_to_ecr.carriers import batch_operations
+from s3_to_ecr.carriers import notifications as events
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.ecr import Registry
+from s3_to_ecr.dispatcher import Mirror
 from s3_to_ecr.errors import MalformedEvent, S3ToEcrError, Unexpected
-from s3_to_ecr.image_push import ImageMirror
-from s3_to_ecr.jobs import Failure, Outcome, Result
-from s3_to_ecr.layer_mirror import LayerMirror
-from s3_to_ecr.ledger import Ledger
-from s3_to_ecr.mirror import Mirror
-from s3_to_ecr.once import Once
+from s3_to_ecr.layouts.jobs import Failure, Outcome, Result
+from s3_to_ecr.push.image import ImageMirror
+from s3_to_ecr.push.layer import LayerMirror
 from s3_to_ecr.settings import Settings
-from s3_to_ecr.tags import Tags
-from s3_to_ecr.telemetry import count, logger, metrics, object_context, report
-from s3_to_ecr.waiting import Waiting
+from s3_to_ecr.state.completed_writes import Once
+from s3_to_ecr.state.leases import Ledger
+from s3_to_ecr.state.tag_writes import Tags
+from s3_to_ecr.state.waiting_images import Waiting
+from s3_to_ecr.telemetry.logs import count, logger, metrics, object_context, report
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from s3_to_ecr.work_queue import WorkQueue
+    from s3_to_ecr.carriers.sqs import WorkQueue
 
 # Made once, while the function starts, when Lambda lends it a whole core. The service models that botocore loads here
 # are there to stay: to look among them for garbage, as they grow, would take a tenth of the start.
@@ -110,7 +111,7 @@ def attempt(record: dict[str, Any]) -> Result | Failure:
 @functools.cache
 def work_queue() -> WorkQueue:
     """The SQS side. Its imports take longer than all others of ours, and without a queue are for nothing."""
-    from s3_to_ecr.work_queue import WorkQueue  # noqa: PLC0415 (see above)
+    from s3_to_ecr.carriers.sqs import WorkQueue  # noqa: PLC0415 (see above)
 
     return WorkQueue(sqs, settings, mirror_all)
 

@@ -135,7 +135,7 @@ def dynamodb() -> Iterator[DynamoDBClient]:
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """What was logged so far, as a function that returns the lines."""
-    telemetry = importlib.import_module("s3_to_ecr.telemetry")
+    telemetry = importlib.import_module("s3_to_ecr.telemetry.logs")
     stream = io.StringIO()
     monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -234,7 +234,7 @@ def test_a_bug_in_one_object_does_not_stop_the_others(
             raise ZeroDivisionError("a bug")
         return route(key, settings)
 
-    monkeypatch.setattr("s3_to_ecr.mirror.route", buggy)
+    monkeypatch.setattr("s3_to_ecr.dispatcher.route", buggy)
     with pytest.raises(errors.Unexpected, match=r"^s3://.*/app/bug: .*ZeroDivisionError: a bug"):
         handler.lambda_handler({"Records": [record("app/bug", b"x"), record("app/good", GOOD)]}, context)
 

@@ -20,7 +20,7 @@ import pytest
 from local.invocation import Invocation, put_event
 from local.stack import Stack
 from s3_to_ecr.errors import UploadInProgress
-from s3_to_ecr.ledger import LEASE_SECONDS, Ledger
+from s3_to_ecr.state.leases import LEASE_SECONDS, Ledger
 from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import ANY_FAULT, Gremlin

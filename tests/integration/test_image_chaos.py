@@ -11,7 +11,7 @@ import pytest
 from local import images
 from local.images import Built
 from local.invocation import Invocation
-from s3_to_ecr.ledger import LEASE_SECONDS
+from s3_to_ecr.state.leases import LEASE_SECONDS
 from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import ANY_FAULT, Gremlin

@@ -15,7 +15,7 @@ from local import images
 from local.images import Built
 from local.invocation import Invocation
 from local.layers import layer
-from s3_to_ecr.ecr import ImagesFound
+from s3_to_ecr.aws.ecr import ImagesFound
 from s3_to_ecr.errors import (
     BlobsMissing,
     DigestMismatch,
@@ -24,8 +24,8 @@ from s3_to_ecr.errors import (
     UnsupportedManifest,
     UploadInProgress,
 )
-from s3_to_ecr.image_layers import room_for_layers
-from s3_to_ecr.layer_upload import upload_layer
+from s3_to_ecr.push.image_layers import room_for_layers
+from s3_to_ecr.push.layer_upload import upload_layer
 from tests.conftest import ROOT, SMALL_PART
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.gremlin import Gremlin
@@ -364,7 +364,7 @@ def test_layers_share_the_functions_memory(
         time.sleep(0.02)
         return upload_layer(*arguments)
 
-    monkeypatch.setattr("s3_to_ecr.layer_mirror.upload_layer", watched)
+    monkeypatch.setattr("s3_to_ecr.push.layer.upload_layer", watched)
     invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
 
     assert len({thread for thread, _ in given}) == 2
@@ -422,7 +422,7 @@ def test_an_image_whose_layers_take_all_of_the_time_gets_on(
 def test_the_manifests_of_an_image_have_a_limit(
     handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3_to_ecr.image_push._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
+    monkeypatch.setattr("s3_to_ecr.push.image._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
 
     with pytest.raises(UnsupportedManifest, match="more than"):
         invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])

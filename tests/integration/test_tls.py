@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from local.invocation import Invocation
-from s3_to_ecr.content import Blob
-from s3_to_ecr.ecr import Registry
-from s3_to_ecr.jobs import UploadLayer
-from s3_to_ecr.layer_upload import upload_layer
+from s3_to_ecr.aws.ecr import Registry
+from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.layouts.jobs import UploadLayer
+from s3_to_ecr.push.layer_upload import upload_layer
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.invocation import OwnLease, deadline_of
 from tests.doubles.s3 import Pattern, S3Double, Stored

@@ -9,8 +9,8 @@ import pytest
 
 from local import event
 from local.stack import BUCKET
-from s3_to_ecr import events
-from s3_to_ecr.events import ObjectCreated
+from s3_to_ecr.carriers import notifications as events
+from s3_to_ecr.carriers.notifications import ObjectCreated
 from tests.conftest import ROOT
 
 # Of which every one may be another: times, numbers, and what a sample tells that one made by hand does not.

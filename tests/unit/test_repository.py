@@ -13,8 +13,8 @@ import pytest
 
 from local.samples import SAMPLES
 from local.stack import BUCKET
-from s3_to_ecr import events
-from s3_to_ecr.events import ObjectCreated
+from s3_to_ecr.carriers import notifications as events
+from s3_to_ecr.carriers.notifications import ObjectCreated
 from tests.conftest import ROOT
 
 EVENTS = sorted((ROOT / "events").glob("*.json"))

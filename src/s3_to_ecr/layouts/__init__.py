@@ -6,8 +6,8 @@ not of its layout. Folders become repositories here.
 
 from __future__ import annotations
 
-from s3_to_ecr.jobs import Ignore, Job, PushImage, UploadLayer
 from s3_to_ecr.layouts import bare_blob, image_archive, oci_layout, registry_storage, static_registry
+from s3_to_ecr.layouts.jobs import Ignore, Job, PushImage, UploadLayer
 from s3_to_ecr.settings import Settings
 
 _LAYOUTS = (registry_storage, oci_layout, static_registry, image_archive, bare_blob)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from s3_to_ecr.images.manifests import HEX
 from s3_to_ecr.layouts.match import Match
-from s3_to_ecr.manifests import HEX
 
 _DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})")
 

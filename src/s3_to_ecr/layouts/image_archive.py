@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from s3_to_ecr.content import open_blob
+from s3_to_ecr.aws.s3 import open_blob
+from s3_to_ecr.carriers.notifications import ObjectCreated
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.events import ObjectCreated
-from s3_to_ecr.images import Images
+from s3_to_ecr.images.model import Images
 from s3_to_ecr.layouts.match import Match
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class ImageArchive:
     def open(self, s3: S3Client, created: ObjectCreated, deadline: Deadline) -> Images | None:
         """The archive's images; `None` for another tar. Raises as `read_archive` and `images_in`, and `open_blob`."""
         # Only archives need what these import.
-        from s3_to_ecr.archive import read_archive  # noqa: PLC0415
-        from s3_to_ecr.archived_images import images_in  # noqa: PLC0415
+        from s3_to_ecr.images.image_archive import images_in  # noqa: PLC0415
+        from s3_to_ecr.images.tar import read_archive  # noqa: PLC0415
 
         blob = open_blob(s3, created)
         archive = read_archive(blob, deadline) if blob.size else None
@@ -55,7 +55,7 @@ class CompressedArchive:
 
     def open(self, s3: S3Client, created: ObjectCreated, _: Deadline) -> None:
         """Raises `UnsupportedArchive` for an image archive, and as `open_blob`."""
-        from s3_to_ecr.archive import WINDOW_BYTES, refuse_compressed  # noqa: PLC0415
+        from s3_to_ecr.images.tar import WINDOW_BYTES, refuse_compressed  # noqa: PLC0415
 
         blob = open_blob(s3, created)
         if blob.size:

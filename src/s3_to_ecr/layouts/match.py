@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from s3_to_ecr.images import ImageLayout
+from s3_to_ecr.images.model import ImageLayout
 
 
 @dataclass(frozen=True)

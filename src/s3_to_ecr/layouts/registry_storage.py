@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from s3_to_ecr.carriers.notifications import ObjectCreated
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenManifest
-from s3_to_ecr.events import ObjectCreated
-from s3_to_ecr.images import Image, Images, ObjectSource, open_current
-from s3_to_ecr.jobs import Ignore
+from s3_to_ecr.images.manifests import HEX, is_digest
+from s3_to_ecr.images.model import Image, Images, ObjectSource, open_current
+from s3_to_ecr.layouts.jobs import Ignore
 from s3_to_ecr.layouts.match import Match
-from s3_to_ecr.manifests import HEX, is_digest
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from s3_to_ecr.carriers.notifications import ObjectCreated
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.events import ObjectCreated
-from s3_to_ecr.images import Image, Images, ObjectSource, open_current, read_manifest
+from s3_to_ecr.images.manifests import HEX, digest_of, is_digest
+from s3_to_ecr.images.model import Image, Images, ObjectSource, open_current, read_manifest
 from s3_to_ecr.layouts.match import Match
-from s3_to_ecr.manifests import HEX, digest_of, is_digest
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

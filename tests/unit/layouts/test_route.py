@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
-from s3_to_ecr.jobs import Ignore, PushImage, UploadLayer
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.image_archive import CompressedArchive, ImageArchive
+from s3_to_ecr.layouts.jobs import Ignore, PushImage, UploadLayer
 from s3_to_ecr.layouts.oci_layout import OciLayout
 from s3_to_ecr.layouts.registry_storage import RegistryLink
 from s3_to_ecr.layouts.static_registry import StaticManifest

@@ -1,0 +1,55 @@
+"""S3 Batch Operations: every task of a job answered as done, as to be tried again, or as failed for good.
+
+Source of the schemas, 1.0 and 2.0: the S3 user guide, "Invoke AWS Lambda function". They differ in how they name the
+bucket; the answer is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
+
+from s3_to_ecr.errors import MalformedEvent, Rejected
+from s3_to_ecr.layouts.jobs import Failure, Result
+from s3_to_ecr.telemetry.logs import count
+
+_SCHEMA_VERSIONS = ("1.0", "2.0")
+
+
+class TaskResult(TypedDict):
+    """What became of one task. The `resultString` is for people, who find it in the job's report."""
+
+    taskId: str
+    resultCode: Literal["Succeeded", "TemporaryFailure", "PermanentFailure"]
+    resultString: str
+
+
+def answer(event: dict[str, Any], attempt: Callable[[dict[str, Any]], Result | Failure]) -> dict[str, Any]:
+    """Lets `attempt` do every task of the event, and answers in the event's own schema version.
+
+    Raises `MalformedEvent` when there is nobody to answer: an unknown version, or tasks without an id.
+    """
+    version, tasks = event["invocationSchemaVersion"], event.get("tasks")
+    if version not in _SCHEMA_VERSIONS:
+        raise MalformedEvent(f"S3 Batch Operations' schema version {version!r} is none of {_SCHEMA_VERSIONS}.")
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "taskId" in task for task in tasks):
+        raise MalformedEvent("expected the tasks of an S3 Batch Operations job, each with its taskId.")
+    count("Records", len(tasks))
+    return {
+        "invocationSchemaVersion": version,
+        "treatMissingKeysAs": "TemporaryFailure",  # there are none: every task is answered for
+        "invocationId": event.get("invocationId"),
+        "results": [_answered(task["taskId"], attempt(task)) for task in tasks],
+    }
+
+
+def _answered(task_id: str, done: Result | Failure) -> TaskResult:
+    if not isinstance(done, Failure):
+        told = ", ".join(str(done[name]) for name in ("action", "repository", "digest", "reason") if done[name])
+        return TaskResult(taskId=task_id, resultCode="Succeeded", resultString=told)
+    error = done.error
+    return TaskResult(
+        taskId=task_id,
+        resultCode="PermanentFailure" if isinstance(error, Rejected) else "TemporaryFailure",
+        resultString=f"{type(error).__name__}: {error.reason}",
+    )

@@ -1,0 +1,198 @@
+"""The images in an image archive: those of an OCI layout, or those that `docker save` describes in its own way.
+
+Source of the latter: moby's image/spec/v1.2.md. `manifest.json` lists, for each image, its config, its tags and its
+layers, from the lowest up; the config's `rootfs.diff_ids` are the digests of the uncompressed layers in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.errors import BrokenArchive, BrokenManifest
+from s3_to_ecr.images.manifests import HEX, OCI_MANIFEST, digest_of, is_digest, parse_document
+from s3_to_ecr.images.model import Image, Images, each_once, read_manifest, tag_of
+from s3_to_ecr.images.tar import GZIP, ZSTD, Archive
+from s3_to_ecr.layouts.oci_layout import INDEX, MARKER, blob_path, images_of
+
+_DESCRIPTION = "manifest.json"
+_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+_MOST_IMAGES = 1_000
+
+# `docker save` leaves layers uncompressed; crane, kaniko and jib keep them as the registry had them, named by digest.
+_COMPRESSIONS = {GZIP: "+gzip", ZSTD: "+zstd"}
+_NAMED_BY_DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})(?:\.tar\.gz|\.tar\.zst)?")
+
+
+def images_in(archive: Archive, blob: Blob, name: str, deadline: Deadline) -> Images | None:
+    """What the archive in `blob` asks to be pushed; `None` if it is no image archive.
+
+    A single image without a tag gets the archive's `name`. Raises `BrokenArchive`, `BrokenManifest` or `OutOfTime`, and
+    as `Blob.read`.
+    """
+    if INDEX in archive and MARKER in archive:
+        archive.check()
+        source = _ArchiveSource(archive)
+        images = images_of(_read(archive, INDEX))
+    else:
+        entries = _entries(archive)
+        if entries is None:
+            return None
+        archive.check()
+        described = _Describing(archive, deadline).all(entries)
+        source = _ArchiveSource(archive, described)
+        images = each_once(Image(image.digest, image.tags) for image in described)
+    match images:
+        case ():
+            raise BrokenArchive("there are no images in the archive. Save the image again.")
+        case [Image(digest, (), media_type)]:
+            images = (Image(digest, (name,), media_type),)
+    return Images(blob, source, images, shares_tags=True)
+
+
+class _ArchiveSource:
+    """The archive's members: those of an OCI layout by their paths, those of the `described` images as they say."""
+
+    def __init__(self, archive: Archive, described: Iterable[_Described] = ()) -> None:
+        self._archive = archive
+        self._made = {image.digest: image.manifest for image in described}
+        self._blobs = {digest: blob for image in described for digest, blob in image.blobs.items()}
+
+    def has(self, digest: str) -> bool:
+        return digest in self._made or blob_path(digest) in self._archive
+
+    def manifest(self, digest: str) -> bytes:
+        return self._made.get(digest) or read_manifest(self.blob(digest))
+
+    def blob(self, digest: str) -> Blob:
+        found = self._blobs.get(digest) or self._archive.file(blob_path(digest))
+        if found is None:
+            raise BrokenArchive(
+                f"the archive does not have {digest}, which its manifests name. "
+                "Save the image again; of several platforms, `docker save --platform` one."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _Described:
+    """An image of `manifest.json`, with the manifest made for it and where its blobs are."""
+
+    digest: str
+    manifest: bytes
+    tags: tuple[str, ...]
+    blobs: Mapping[str, Blob]
+
+
+def _entries(archive: Archive) -> list[dict[str, Any]] | None:
+    """What `manifest.json` lists, an image each; `None` if that is not there, or is somebody else's."""
+    if _DESCRIPTION not in archive:
+        return None
+    try:
+        entries = json.loads(_read(archive, _DESCRIPTION))
+        if isinstance(entries, list) and entries and all(map(_is_entry, entries)):
+            return entries
+        what = "does not list images"
+    except (BrokenArchive, BrokenManifest) as error:
+        what = f"cannot be read: {error.reason}"
+    except (ValueError, RecursionError):
+        what = "is not JSON"
+    if archive.is_of_images:
+        raise BrokenManifest(f"the archive's {_DESCRIPTION} {what}. Save the image again.")
+    return None
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and {"Config", "Layers"} <= entry.keys()
+
+
+class _Describing:
+    """Makes images of the entries of `manifest.json`, reading nothing twice."""
+
+    def __init__(self, archive: Archive, deadline: Deadline) -> None:
+        self._archive = archive
+        self._deadline = deadline
+        self._configs: dict[str, bytes] = {}
+        self._digests: dict[str, str] = {}
+
+    def all(self, entries: list[dict[str, Any]]) -> list[_Described]:
+        """An image for each entry, even where several are the same."""
+        if len(entries) > _MOST_IMAGES:
+            raise BrokenArchive(f"the archive has more than {_MOST_IMAGES:,} images. Save them apart.")
+        found = []
+        for entry in entries:
+            self._deadline.require("the archive's images")
+            found.append(self._describe(entry))
+        return found
+
+    def _describe(self, entry: Mapping[str, Any]) -> _Described:
+        config_path, layer_paths, references = entry["Config"], entry.get("Layers") or [], entry.get("RepoTags") or []
+        texts = [[config_path], layer_paths, references]
+        if not all(isinstance(found, list) and all(isinstance(text, str) for text in found) for found in texts):
+            raise BrokenManifest(f"the archive's {_DESCRIPTION} has something else where paths or tags belong.")
+        content = self._config(config_path)
+        rootfs = parse_document(content, f"the image's config {config_path}").get("rootfs")
+        diff_ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else []
+        if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)) or len(diff_ids) != len(layer_paths):
+            raise BrokenManifest(
+                f"the image's config {config_path} does not have a diff_id for each of its {len(layer_paths)} layers."
+            )
+        config_digest = digest_of(content)
+        config = {"mediaType": _CONFIG_TYPE, "digest": config_digest, "size": len(content)}
+        blobs = {config_digest: _file(self._archive, config_path)}
+        layers = []
+        for path, diff_id in zip(layer_paths, diff_ids, strict=True):
+            blob = _file(self._archive, path)
+            magic = self._archive.magic(path)
+            compression = next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), "")
+            digest = self._digest(path, blob) if compression else diff_id
+            blobs[digest] = blob
+            layers.append({"mediaType": _LAYER_TYPE + compression, "digest": digest, "size": blob.size})
+        manifest = _manifest(config, layers)
+        tags = tuple(tag for tag in map(tag_of, references) if tag)
+        return _Described(digest_of(manifest), manifest, tags, blobs)
+
+    def _config(self, path: str) -> bytes:
+        if path not in self._configs:
+            self._configs[path] = _read(self._archive, path)
+        return self._configs[path]
+
+    def _digest(self, path: str, blob: Blob) -> str:
+        """A compressed layer's digest: by its name, which ECR will check, or else by its bytes."""
+        if named := _NAMED_BY_DIGEST.fullmatch(posixpath.basename(path)):
+            return f"sha256:{named['hex']}"
+        if path not in self._digests:
+            running = sha256()
+            for chunk in blob.read(0, blob.size):
+                self._deadline.require("the digests of the archive's layers")
+                running.update(chunk)
+            self._digests[path] = f"sha256:{running.hexdigest()}"
+        return self._digests[path]
+
+
+def _manifest(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> bytes:
+    """An OCI manifest: the same bytes whenever it is made, or a repeat would be another image."""
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    return json.dumps(manifest, separators=(",", ":")).encode()
+
+
+def _file(archive: Archive, path: str) -> Blob:
+    found = archive.file(path)
+    if found is None:
+        raise BrokenArchive(
+            f"the archive does not have {path!r}, which its {_DESCRIPTION} names. Save the image again."
+        )
+    return found
+
+
+def _read(archive: Archive, path: str) -> bytes:
+    return read_manifest(_file(archive, path))

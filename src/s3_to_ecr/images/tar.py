@@ -1,0 +1,296 @@
+"""Image archives: tar files of which only the headers are read, each member being a blob within the object.
+
+What is an image archive shows in its members' names, so that an ordinary layer, which may have a hundred thousand of
+them, is told from one by the first few (ADR 9). Python's `tarfile` reads a header; from one to the next it is our own
+way: the library keeps all it has seen, recurses, and believes every length that it is told.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.errors import BrokenArchive, UnsupportedArchive
+from s3_to_ecr.images.manifests import HEX
+
+_BLOCK = tarfile.BLOCKSIZE
+
+# What is fetched at a time, for a header and what follows it: `docker save` writes small files between the layers.
+WINDOW_BYTES = 64 * 1024
+
+# Of a compressed archive, so much is unpacked to see what it is.
+_START_BYTES = 256 * 1024
+
+# Members of an image archive, by path: those of OCI's layout, of `docker save` in all its generations and of what
+# skopeo, podman, crane, kaniko, jib and Bazel write. A layer has them next to never.
+_OF_AN_IMAGE = re.compile(
+    rf"blobs(?:/sha256(?:/{HEX})?)?|(?:sha256:)?{HEX}(?:/.*|\.json|\.tar|\.tar\.gz)?|oci-layout"
+    r"|[^/]+/layer\.tar",
+    re.DOTALL,
+)
+_BLOBS = "blobs"  # a folder that an application may have, too
+_DESCRIPTIONS = {"manifest.json", "index.json"}
+
+# What comes before the first of those: so many in folders of other names, or so many in all, and it is a layer.
+_MOST_FOREIGN = 20
+_MOST_UNKNOWN = 100
+_MOST_MEMBERS = 20_000
+_MOST_EXTENDED_BYTES = 4 * 1024 * 1024
+_MOST_LINKS = 16
+
+# Headers that extend the next one: GNU's long names, and PAX, whose global ones say nothing of a single member.
+_EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
+
+_PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
+
+# What compressed data begin with.
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+_MAGIC_BYTES = 4
+
+_INSTEAD = "If it is a layer, name it by its digest, as <repository>/sha256:<hex>."
+_UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in pieces. {_INSTEAD}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file at `offset` of `size` bytes, which begins with `magic`; or else a link to the path `target`."""
+
+    offset: int
+    size: int
+    magic: bytes
+    target: str | None = None
+
+
+class Archive:
+    """The members of an archive, by path. `is_of_images` says that their names are an image archive's, beyond doubt."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.is_of_images = False
+        self._blob = blob
+        self._members: dict[str, Member] = {}
+        self._outside: str | None = None
+
+    def add(self, path: str, member: Member | None) -> None:
+        """Takes a member with its path as the archive has it; `None` for one that is neither file nor link."""
+        if _leads_out(path):
+            self._outside = self._outside or path
+        elif member:
+            self._members[posixpath.normpath(path)] = member
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def check(self) -> None:
+        """Raises `BrokenArchive` if members are outside the archive, or links lead out of it."""
+        if self._outside is not None:
+            raise BrokenArchive(f"the archive has a member outside itself, {self._outside!r}.")
+        for path, member in self._members.items():
+            if member.target is not None and _leads_out(member.target):
+                raise BrokenArchive(f"the archive's member {path!r} is a link out of it, to {member.target!r}.")
+
+    def file(self, path: str) -> Blob | None:
+        """The file at a path, links within the archive followed; `None` if there is none. Raises `BrokenArchive`."""
+        member = self._follow(path)
+        return self._blob.within(member.offset, member.size) if member else None
+
+    def magic(self, path: str) -> bytes:
+        """The first bytes of the file at a path."""
+        member = self._follow(path)
+        return member.magic if member else b""
+
+    def _follow(self, path: str) -> Member | None:
+        if _leads_out(path):
+            raise BrokenArchive(f"the archive names {path!r}, outside itself.")
+        path = posixpath.normpath(path)
+        for _ in range(_MOST_LINKS):
+            member = self._members.get(path)
+            if member is None or member.target is None:
+                return member
+            path = member.target
+        raise BrokenArchive(f"the archive's links go round in circles at {path!r}.")
+
+
+def read_archive(blob: Blob, deadline: Deadline) -> Archive | None:
+    """The archive in an object whose name ends in `.tar`; `None` if it is seen to be a layer.
+
+    Raises `BrokenArchive` when it is no tar or cut off; `UnsupportedArchive` when it is an image archive that was
+    compressed; `OutOfTime`, and as `Blob.read`.
+    """
+    window = _Window(blob, deadline)
+    start = window.at(0, _MAGIC_BYTES)
+    if start.startswith(GZIP):
+        refuse_compressed(window.at(0, WINDOW_BYTES))
+    if start.startswith((GZIP, ZSTD)):
+        return None
+    archive = Archive(blob)
+    kind = _Kind()
+    for number, header in enumerate(_headers(window.at, blob.size), 1):
+        if _is_sparse(header):
+            if kind.is_of_images:
+                raise UnsupportedArchive(
+                    f"the archive has sparse members, such as {header.name!r}: pack it without -S."
+                )
+            return None
+        if kind.is_a_layer(header):
+            return None
+        if number > _MOST_MEMBERS:
+            if _DESCRIPTIONS.isdisjoint(archive):
+                return None
+            raise BrokenArchive(f"the archive has more than {_MOST_MEMBERS:,} members. {_INSTEAD}")
+        archive.add(header.name, _member(header, window))
+    archive.is_of_images = kind.is_of_images
+    return archive
+
+
+def refuse_compressed(packed: bytes) -> None:
+    """Raises `UnsupportedArchive` if gzip-compressed bytes begin an image archive, by the first ones of its members."""
+    try:
+        start = zlib.decompressobj(wbits=31).decompress(packed, _START_BYTES)
+    except zlib.error:
+        return
+    kind = _Kind()
+    try:
+        for header in _headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
+            if kind.is_a_layer(header):
+                return
+            if kind.is_of_images:
+                raise UnsupportedArchive(f"this is an image archive, compressed with gzip. {_UNPACK}")
+    except BrokenArchive:
+        return  # here the start ends, or it is no tar
+
+
+class _Kind:
+    """What an archive is, as far as its members' names tell, in their order."""
+
+    def __init__(self) -> None:
+        self.is_of_images = False
+        self._unknown = self._foreign = 0
+
+    def is_a_layer(self, header: tarfile.TarInfo) -> bool:
+        """Takes the next member, and says whether the archive is known by now to be none of images."""
+        path = posixpath.normpath(header.name)
+        if _OF_AN_IMAGE.fullmatch(path):
+            self.is_of_images = self.is_of_images or path != _BLOBS
+        elif path not in _DESCRIPTIONS:
+            self._unknown += 1
+            self._foreign += "/" in path or (header.isdir() and path != ".")
+        return not self.is_of_images and (self._foreign > _MOST_FOREIGN or self._unknown > _MOST_UNKNOWN)
+
+
+def _headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile.TarInfo]:
+    """The archive's headers, each with its member's true name, size, target and offset. `at` reads so many bytes there.
+
+    Raises `BrokenArchive` where they cannot be read, lie, or end before the block of zeros that POSIX wants (`pax`).
+    """
+    offset, extended_bytes = 0, 0
+    extended: dict[str, str] = {}
+    while True:
+        block = at(offset, _BLOCK)
+        if block == bytes(_BLOCK):
+            return
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.TarError as error:
+            raise BrokenArchive(
+                f"this is no tar archive, or it is cut off or damaged at byte {offset:,} ({error}). {_INSTEAD}"
+            ) from error
+        header.offset_data = offset + _BLOCK
+        if header.type in _EXTENSIONS | {tarfile.XGLTYPE}:
+            extended_bytes += _BLOCK + header.size
+            if header.size < 0 or extended_bytes > _MOST_EXTENDED_BYTES:
+                raise BrokenArchive(f"the archive's headers are too long, up to byte {offset:,}. {_INSTEAD}")
+            if header.type in _EXTENSIONS:
+                extended |= _extended(header.type, at(header.offset_data, header.size))
+            length = header.size
+        else:
+            length = _extend(header, extended)
+            extended = {}
+            if length < 0 or header.offset_data + length > size:
+                raise BrokenArchive(
+                    f"the archive is cut off or damaged at {header.name!r}. Upload it again. {_INSTEAD}"
+                )
+            yield header
+        offset = header.offset_data + -(-length // _BLOCK) * _BLOCK
+
+
+def _extend(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
+    """Gives a header what extends it. Returns the length of its member's data in bytes, -1 if that cannot be."""
+    header.name = extended.get("path", header.name)
+    header.linkname = extended.get("linkpath", header.linkname)
+    header.pax_headers = extended
+    if "size" in extended:
+        header.size = int(extended["size"]) if extended["size"].isdecimal() and len(extended["size"]) < 20 else -1
+    # Only what has data has a length, whatever the header says. POSIX: an unknown type is to be taken for a file.
+    return header.size if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES else 0
+
+
+def _extended(kind: bytes, data: bytes) -> dict[str, str]:
+    """What a GNU or PAX header says of the next member."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return {"path": _text(data.partition(b"\0")[0])}
+    if kind == tarfile.GNUTYPE_LONGLINK:
+        return {"linkpath": _text(data.partition(b"\0")[0])}
+    found = {}
+    position = 0
+    while (match := _PAX_LENGTH.match(data, position)) and (end := position + int(match[1])) > match.end():
+        name, _, value = data[match.end() : end].removesuffix(b"\n").partition(b"=")
+        found[_text(name)] = _text(value)
+        position = end
+    return found
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:
+    if header.issym():
+        target = posixpath.join(posixpath.dirname(posixpath.normpath(header.name)), header.linkname)
+        return Member(0, 0, b"", posixpath.normpath(target))
+    if header.islnk():
+        return Member(0, 0, b"", posixpath.normpath(header.linkname))
+    if not header.isreg():
+        return None
+    return Member(header.offset_data, header.size, window.at(header.offset_data, min(header.size, _MAGIC_BYTES)))
+
+
+def _is_sparse(header: tarfile.TarInfo) -> bool:
+    """Whether the member's data are not its bytes as they are. No image archive has such."""
+    return header.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse.") for name in header.pax_headers)
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a path, taken from the archive's root, is outside of it."""
+    return path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
+
+
+class _Window:
+    """A blob through a window that moves over it, never past its end."""
+
+    def __init__(self, blob: Blob, deadline: Deadline) -> None:
+        self._blob = blob
+        self._deadline = deadline
+        self._start = 0
+        self._bytes = b""
+
+    def at(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on, `length` of them or those up to the end."""
+        end = min(offset + length, self._blob.size)
+        if end <= offset:
+            return b""
+        if not self._start <= offset <= end <= self._start + len(self._bytes):
+            self._deadline.require("the archive's members")
+            fetched = min(max(length, WINDOW_BYTES), self._blob.size - offset)
+            self._start, self._bytes = offset, b"".join(self._blob.read(offset, fetched))
+        return self._bytes[offset - self._start : end - self._start]

@@ -1,0 +1,1 @@
+"""How layers and images get into ECR, step by step. Single calls to AWS belong in `aws`."""

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+from unittest.mock import ANY
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_to_ecr.aws.ecr import ImagesFound, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.aws.ecr_part import LayerPart
+from s3_to_ecr.errors import (
+    AccessDenied,
+    DigestMismatch,
+    RepositoryMissing,
+    RequestRefused,
+    S3ToEcrError,
+    ServiceUnavailable,
+    UploadLost,
+)
+from s3_to_ecr.images.manifests import Manifest
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.server import Fault
+
+if TYPE_CHECKING:
+    from types_boto3_ecr.client import ECRClient
+
+UPLOAD = LayerUpload("app", "00000000-0000-4000-8000-000000000000", 4)
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault("RepositoryNotFoundException"), RepositoryMissing),
+        (Fault("UploadNotFoundException"), UploadLost),
+        (Fault("InvalidLayerException"), DigestMismatch),
+        (Fault("EmptyUploadException"), UploadLost),
+        (Fault("LayerPartTooSmallException"), UploadLost),
+        (Fault("InvalidParameterException"), RequestRefused),
+        (Fault("KmsException"), AccessDenied),
+        (Fault("AccessDeniedException"), AccessDenied),
+        (Fault("ThrottlingException"), ServiceUnavailable),
+        (Fault("LimitExceededException"), ServiceUnavailable),
+        (Fault("ServerException", status=500), ServiceUnavailable),
+        (Fault("ExpiredTokenException"), ServiceUnavailable),
+        (Fault("SomethingNewException"), ServiceUnavailable),
+        (Fault(), ServiceUnavailable),
+    ],
+)
+def test_every_answer_has_its_error(
+    ecr: EcrDouble, ecr_client: ECRClient, fault: Fault, error: type[S3ToEcrError]
+) -> None:
+    ecr.faults.add("CompleteLayerUpload", fault, times=2)
+
+    with pytest.raises(error, match=r"^CompleteLayerUpload for ECR repository app failed"):
+        Registry(ecr_client).complete(UPLOAD, DIGEST)
+
+
+def test_a_throttled_call_is_tried_again_by_the_sdk(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    ecr.faults.add("InitiateLayerUpload", Fault("ThrottlingException"))
+
+    assert Registry(ecr_client).initiate("app").part_size == 4
+
+
+def test_what_the_service_model_forbids_is_refused_before_it_is_sent(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    with pytest.raises(RequestRefused, match="repositoryName"):
+        Registry(ecr_client).initiate("x")
+    assert ecr.calls == []
+
+
+def test_a_repository_is_created_once(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client, "123456789012")
+    registry.create_repository("team/new")
+    registry.create_repository("team/new")
+
+    assert "team/new" in ecr.repositories
+    assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
+
+
+@pytest.mark.parametrize("missing_as", ["failure", "unavailable"])
+def test_a_layer_is_available_archived_or_not_there(
+    ecr: EcrDouble, ecr_client: ECRClient, missing_as: Literal["failure", "unavailable"]
+) -> None:
+    registry = Registry(ecr_client)
+    ecr.missing_as = missing_as
+
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "UNAVAILABLE"}
+    ecr.repositories["app"].layers[DIGEST] = b"layer"
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "AVAILABLE"}
+    ecr.repositories["app"].archived.add(DIGEST)
+    assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "ARCHIVED"}
+
+
+def test_layers_are_asked_for_in_hundreds(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    digests = [f"sha256:{number:064}" for number in range(201)]
+    ecr.repositories["app"].layers[digests[150]] = b"layer"
+
+    found = Registry(ecr_client).layer_availability("app", digests)
+
+    assert [digest for digest, availability in found.items() if availability == "AVAILABLE"] == [digests[150]]
+    assert len(found) == 201
+    assert [len(call.members["layerDigests"]) for call in ecr.calls] == [100, 100, 1]
+    assert Registry(ecr_client).layer_availability("app", []) == {}
+    assert len(ecr.calls) == 3
+
+
+MANIFEST = Manifest(
+    "sha256:" + hashlib.sha256(b'{"schemaVersion":2}').hexdigest(), "x/y", b'{"schemaVersion":2}', (), (), None
+)
+
+
+def test_images_are_asked_for_in_hundreds_by_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client, "123456789012")
+    registry.put_image("app", MANIFEST, "1.0")
+    ecr.calls.clear()
+
+    found = registry.images("app", [f"sha256:{number:064}" for number in range(149)] + [MANIFEST.digest], ["1.0", "2"])
+
+    assert found == ImagesFound(frozenset({MANIFEST.digest}), {"1.0": MANIFEST.digest})
+    assert [len(call.members["imageIds"]) for call in ecr.calls] == [100, 52]
+    assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
+
+
+def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    Registry(ecr_client, "123456789012").put_image("app", MANIFEST, "1.0")
+    Registry(ecr_client).put_image("app", MANIFEST)
+
+    assert [call.members for call in ecr.calls] == [
+        {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
+         "imageDigest": MANIFEST.digest, "imageTag": "1.0", "registryId": "123456789012"},
+        {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
+         "imageDigest": MANIFEST.digest},
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as it went out, the headers' names in lower case."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Wire:
+    """Takes a client's requests instead of the network, and answers that all of a part has arrived."""
+
+    def __init__(self, client: ECRClient) -> None:
+        self.requests: list[Sent] = []
+        client.meta.events.register("before-send.ecr", cast("Any", self._take))
+
+    def _take(self, request: Any, **_: object) -> AWSResponse:
+        headers = {
+            name.lower(): value.decode() if isinstance(value, bytes) else value
+            for name, value in request.headers.items()
+        }
+        self.requests.append(Sent(request.method, request.url, headers, bytes(request.body)))
+        last_byte = json.loads(request.body)["partLastByte"]
+        return AWSResponse("", 200, HTTPHeaders(), cast("Any", _Raw(json.dumps({"lastByteReceived": last_byte}))))
+
+
+class _Raw:
+    """A body as botocore expects it of urllib3."""
+
+    def __init__(self, text: str) -> None:
+        self._body = text.encode()
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
+
+def written(registry: Registry, upload: LayerUpload, first_byte: int, body: bytes, chunk: int = 7) -> LayerPart:
+    part = registry.part(upload, first_byte, len(body))
+    for position in range(0, len(body), chunk):
+        part.write(body[position : position + chunk])
+    return part
+
+
+@given(
+    first_byte=st.integers(0, 52_000 * 1024 * 1024),
+    chunks=st.lists(st.binary(max_size=50), max_size=9).filter(any),
+    registry_id=st.sampled_from([None, "123456789012"]),
+)
+def test_a_part_is_serialised_and_signed_as_botocore_would(
+    first_byte: int, chunks: list[bytes], registry_id: str | None
+) -> None:
+    lean, plain = CLIENTS
+    registry, body = Registry(lean.client, registry_id), b"".join(chunks)
+    part = registry.part(UPLOAD, first_byte, len(body))
+    for chunk in chunks:
+        part.write(chunk)
+
+    receipt = registry.upload_part(UPLOAD, part)
+    plain.client.upload_layer_part(
+        **{"registryId": registry_id} if registry_id else {},
+        repositoryName=UPLOAD.repository,
+        uploadId=UPLOAD.upload_id,
+        partFirstByte=first_byte,
+        partLastByte=first_byte + len(body) - 1,
+        layerPartBlob=body,
+    )
+
+    ours, theirs = lean.wire.requests.pop(), plain.wire.requests.pop()
+    assert receipt == PartReceipt(first_byte + len(body) - 1, 0)
+    assert ours.body == theirs.body
+    assert (ours.method, ours.url) == (theirs.method, theirs.url)
+    changing = {"authorization": ANY, "x-amz-date": ANY, "amz-sdk-invocation-id": ANY, "user-agent": ANY}
+    told = {"x-amz-content-sha256": hashlib.sha256(theirs.body).hexdigest()}
+    assert ours.headers == {**theirs.headers, **told, **changing}
+    assert_is_signed(ours)
+    assert_is_signed(theirs)
+
+
+class Recorded:
+    """A client whose requests are recorded."""
+
+    def __init__(self) -> None:
+        # In Lambda, credentials come with a token.
+        session = boto3.Session("test", "test", "token", region_name="eu-central-1")
+        self.client = session.client("ecr")
+        self.wire = Wire(self.client)
+
+
+CLIENTS = Recorded(), Recorded()
+
+
+def assert_is_signed(request: Sent) -> None:
+    """By SigV4, over all of the body: the signature is what botocore's signer finds for the request as it was sent."""
+    algorithm, credential, signed, signature = request.headers["authorization"].replace(", ", " ").split(" ")
+    names = signed.removeprefix("SignedHeaders=").split(";")
+    assert algorithm == "AWS4-HMAC-SHA256"
+    assert credential.endswith("/eu-central-1/ecr/aws4_request")
+    assert {"host", "content-type", "x-amz-date", "x-amz-security-token", "x-amz-target"} <= set(names)
+
+    again = AWSRequest(request.method, request.url, data=request.body)
+    for name in names:
+        # The body's hash is computed anew: a header that told another would not match the signature.
+        if name not in ("host", "x-amz-content-sha256"):
+            again.headers[name] = request.headers[name]
+    if "x-amz-content-sha256" in names:
+        again.headers["X-Amz-Content-SHA256"] = hashlib.sha256(request.body).hexdigest()
+    again.context["timestamp"] = request.headers["x-amz-date"]
+    signer = SigV4Auth(Credentials("test", "test"), "ecr", "eu-central-1")
+    canonical = signer.canonical_request(again)
+    assert signature == f"Signature={signer.signature(signer.string_to_sign(again, canonical), again)}"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5_242_880, 10_485_759, 10_485_760, 10_485_761, 20_971_520])
+def test_a_part_of_any_size_arrives_as_it_is(size: int) -> None:
+    client = boto3.client("ecr")
+    wire, registry = Wire(client), Registry(client)
+    body = (b"0123456789" * (size // 10 + 1))[:size]
+
+    registry.upload_part(UPLOAD, written(registry, UPLOAD, 7, body, chunk=100_000))
+
+    [request] = wire.requests
+    assert base64.b64decode(json.loads(request.body)["layerPartBlob"], validate=True) == body
+    assert request.headers["content-length"] == str(len(request.body))
+
+
+def test_the_memory_of_a_used_part_is_used_again_whatever_its_size(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client)
+    ecr.part_size = 4
+    upload = registry.initiate("app")
+    used: LayerPart | None = None
+    for first, body in [(0, b"0123"), (4, b"4567"), (8, b"a longer part"), (21, b"89"), (23, b"last")]:
+        part = registry.part(upload, first, len(body), used)
+        assert used is None or part.body is used.body
+        part.write(body)
+        assert registry.upload_part(upload, part).last_byte == first + len(body) - 1
+        used = part
+
+    assert ecr.uploads[upload.upload_id].content == b"01234567a longer part89last"
+
+
+def test_memory_that_something_else_holds_on_to_is_left_to_it(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client)
+    upload = registry.initiate("app")
+    used = written(registry, upload, 0, b"0123")
+    assert registry.upload_part(upload, used).last_byte == 3
+
+    with memoryview(used.body):
+        part = registry.part(upload, 4, 5, used)
+    part.write(b"45678")
+
+    assert registry.upload_part(upload, part).last_byte == 8
+    assert ecr.uploads[upload.upload_id].content == b"012345678"
+
+
+@pytest.mark.parametrize("body", [b"", b"012", b"01234", b"0123456"])
+def test_a_part_that_is_not_as_long_as_it_should_be_is_not_sent(
+    ecr: EcrDouble, ecr_client: ECRClient, body: bytes
+) -> None:
+    registry = Registry(ecr_client)
+    part = registry.part(UPLOAD, 0, 4)
+
+    with pytest.raises(ValueError):  # noqa: PT011 (whose message is for us)
+        write_and_send(registry, part, body)
+    assert ecr.calls == []
+
+
+def write_and_send(registry: Registry, part: LayerPart, body: bytes) -> None:
+    part.write(body)
+    registry.upload_part(UPLOAD, part)
+
+
+@pytest.mark.parametrize(
+    ("upload", "first_byte", "told"),
+    [
+        (LayerUpload("x", "id", 4), 0, "repositoryName"),
+        (LayerUpload("app", "id", 4), -1, "partFirstByte"),
+        (LayerUpload("app", None, 4), 0, "uploadId"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_parts_members_are_held_against_the_service_model(
+    ecr: EcrDouble, ecr_client: ECRClient, upload: LayerUpload, first_byte: int, told: str
+) -> None:
+    registry = Registry(ecr_client)
+
+    with pytest.raises(RequestRefused, match=told):
+        registry.upload_part(upload, written(registry, upload, first_byte, b"0123"))
+    assert ecr.calls == []
+
+
+def test_a_part_that_the_sdk_sends_again_is_the_same(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client)
+    upload = registry.initiate("app")
+    ecr.faults.add("UploadLayerPart", Fault("ServerException", status=500))
+
+    assert registry.upload_part(upload, written(registry, upload, 0, b"0123")) == PartReceipt(3, resends=1)
+    assert ecr.uploads[upload.upload_id].content == b"0123"
+
+
+def _meet(meeting: threading.Barrier) -> None:
+    meeting.wait(10)
+
+
+def test_layers_are_uploaded_side_by_side(strict_ecr: EcrDouble) -> None:
+    strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
+    client = boto3.client("ecr", endpoint_url=strict_ecr.url)
+    registry = Registry(client)
+    layers = [bytes([number]) * 20_000 for number in range(8)]
+    # No call may go on before the others have had their parts set aside, too: they have to meet between the two.
+    meeting = threading.Barrier(len(layers))
+    client.meta.events.register_first("before-call.ecr.UploadLayerPart", lambda **_: _meet(meeting))
+    digests: list[Any] = [None] * len(layers)
+
+    def put(number: int) -> None:
+        upload = registry.initiate("app")
+        for first in range(0, 20_000, 1000):
+            part = written(registry, upload, first, layers[number][first : first + 1000])
+            assert registry.upload_part(upload, part).last_byte == first + 999
+        digest = f"sha256:{hashlib.sha256(layers[number]).hexdigest()}"
+        digests[number] = registry.complete(upload, digest)
+
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(len(layers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+
+    assert [strict_ecr.content_of("app", digest) for digest in digests] == layers

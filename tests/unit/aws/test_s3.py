@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.exceptions import FlexibleChecksumError
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+
+from s3_to_ecr.aws.s3 import Blob, open_blob
+from s3_to_ecr.carriers.notifications import ObjectCreated
+from s3_to_ecr.errors import (
+    AccessDenied,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    RequestRefused,
+    S3ToEcrError,
+    ServiceUnavailable,
+    TransferCorrupted,
+)
+from s3_to_ecr.push.read_ahead import RunningDigest
+from tests.conftest import ONE_ATTEMPT, stubbed
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+
+@pytest.fixture
+def s3() -> S3Client:
+    return boto3.client("s3", config=ONE_ATTEMPT)
+
+
+@pytest.fixture
+def stub(s3: S3Client) -> Iterator[Stubber]:
+    with stubbed(s3) as stub:
+        yield stub
+
+
+def answer(body: bytes, promised: int | None = None) -> dict[str, Any]:
+    return {"Body": StreamingBody(io.BytesIO(body), len(body) if promised is None else promised)}
+
+
+def versioned(s3: S3Client) -> Blob:
+    return Blob(s3, "bucket", "app/x", "v1", None, 10, 10)
+
+
+def read(blob: Blob, first: int, length: int) -> bytes:
+    return b"".join(blob.read(first, length))
+
+
+def asked(span: str, **pin: str) -> dict[str, str]:
+    return {"Bucket": "bucket", "Key": "app/x", "Range": span, **pin}
+
+
+@pytest.mark.parametrize(
+    ("version_id", "etag", "pin"),
+    [
+        ("v1", "e7a6", {"VersionId": "v1"}),
+        (None, "e7a6", {"IfMatch": '"e7a6"'}),
+        ("null", "e7a6", {"IfMatch": '"e7a6"'}),  # a suspended bucket's version, which can be overwritten
+    ],
+)
+def test_reads_are_ranges_pinned_to_what_the_event_spoke_of(
+    s3: S3Client, stub: Stubber, version_id: str | None, etag: str, pin: dict[str, str]
+) -> None:
+    stub.add_response("get_object", answer(b"4567"), asked("bytes=4-7", **pin))
+
+    assert read(Blob(s3, "bucket", "app/x", version_id, etag, 10, 10), 4, 4) == b"4567"
+
+
+def test_a_blob_inside_an_object_is_read_from_its_offset(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"4567"), asked("bytes=1004-1007", VersionId="v1"))
+
+    assert read(Blob(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000), 4, 4) == b"4567"
+
+
+def test_a_body_that_breaks_off_is_read_on_from_there(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4), asked("bytes=4-7", VersionId="v1"))
+    stub.add_response("get_object", answer(b"67"), asked("bytes=6-7", VersionId="v1"))
+
+    assert read(versioned(s3), 4, 4) == b"4567"
+
+
+def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub: Stubber) -> None:
+    for body in (b"45", b"", b"6"):
+        stub.add_response("get_object", answer(body, promised=len(body) + 1))
+
+    with pytest.raises(ServiceUnavailable, match=r"s3://bucket/app/x broke off 3 times"):
+        read(versioned(s3), 4, 4)
+
+
+def test_a_body_that_breaks_off_after_its_last_byte_is_whole(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"4567", promised=5))
+
+    assert read(versioned(s3), 4, 4) == b"4567"
+
+
+def test_a_body_without_the_checksum_that_s3_told_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+    class Corrupted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if body := super().read(size):
+                return body
+            raise FlexibleChecksumError(error_msg="crc32")
+
+    stub.add_response("get_object", {"Body": StreamingBody(Corrupted(b"4567"), 4)})
+
+    with pytest.raises(TransferCorrupted, match="s3://bucket/app/x gave other bytes than S3"):
+        read(versioned(s3), 4, 4)
+
+
+def test_a_body_longer_than_its_range_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"0123456789"))
+
+    with pytest.raises(TransferCorrupted, match="more bytes than were asked for"):
+        read(versioned(s3), 0, 4)
+
+
+def test_whoever_reads_may_stop_when_a_body_has_broken_off(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4))  # and no other
+
+    chunks = versioned(s3).read(4, 4)
+    assert [next(chunks), next(chunks)] == [b"45", b""]
+    chunks.close()
+
+
+def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45"))
+
+    with pytest.raises(ObjectChanged, match="no 4 bytes from byte 4 on"):
+        read(versioned(s3), 4, 4)
+
+
+def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stub: Stubber) -> None:
+    raw = io.BytesIO(b"4567")
+    stub.add_response("get_object", {"Body": StreamingBody(raw, 4), "ContentRange": "bytes 4-7/11"})
+
+    with pytest.raises(ObjectChanged, match="has 11 bytes, not 10"):
+        read(versioned(s3), 4, 4)
+    assert raw.closed  # or its connection would be lost
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "told"),
+    [
+        ("NoSuchKey", 404, ObjectMissing, "deleted since the event"),
+        ("NoSuchVersion", 404, ObjectMissing, "deleted since the event"),
+        ("NoSuchBucket", 404, ObjectMissing, "deleted since the event"),
+        ("MethodNotAllowed", 405, ObjectMissing, "deleted since the event"),
+        ("PreconditionFailed", 412, ObjectChanged, "its newer version has an event of its own"),
+        ("InvalidRange", 416, ObjectChanged, "its newer version has an event of its own"),
+        ("InvalidObjectState", 403, ObjectArchived, "Restore the object"),
+        ("AccessDenied", 403, AccessDenied, "may also be a missing object"),
+        ("InvalidArgument", 400, RequestRefused, "not one that S3 can have"),
+        ("KeyTooLongError", 400, RequestRefused, "not one that S3 can have"),
+        ("SlowDown", 503, ServiceUnavailable, ""),
+        ("InternalError", 500, ServiceUnavailable, ""),
+    ],
+)
+def test_every_answer_has_its_error(
+    s3: S3Client, stub: Stubber, code: str, status: int, error: type[S3ToEcrError], told: str
+) -> None:
+    stub.add_client_error("get_object", code, http_status_code=status)
+
+    with pytest.raises(error, match=rf"^reading s3://bucket/app/x failed with {code}.*{told}"):
+        read(versioned(s3), 0, 4)
+
+
+def test_a_blob_is_opened_without_a_call_when_the_event_tells_all(s3: S3Client, stub: Stubber) -> None:
+    assert stub
+    created = ObjectCreated("bucket", "app/x", "v1", "e7a6", 10)
+
+    assert open_blob(s3, created) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
+
+
+def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubber) -> None:
+    head = {"ContentLength": 10, "ETag": '"e7a6"'}
+    stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
+    stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x", "VersionId": "v1"})
+    stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
+
+    assert open_blob(s3, ObjectCreated("bucket", "app/x", size=99)) == Blob(s3, "bucket", "app/x", None, "e7a6", 10, 10)
+    # Without an ETag, the version "null" could be overwritten while it is read.
+    null = ObjectCreated("bucket", "app/x", "null", size=10)
+    assert open_blob(s3, ObjectCreated("bucket", "app/x", "v1")) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
+    assert open_blob(s3, null) == Blob(s3, "bucket", "app/x", "null", "e7a6", 10, 10)
+
+
+@pytest.mark.parametrize(("code", "error"), [("404", ObjectMissing), ("403", AccessDenied), ("412", ObjectChanged)])
+def test_a_head_has_no_body_to_name_its_error(
+    s3: S3Client, stub: Stubber, code: str, error: type[S3ToEcrError]
+) -> None:
+    stub.add_client_error("head_object", code, http_status_code=int(code))
+
+    with pytest.raises(error, match=r"^looking up s3://bucket/app/x"):
+        open_blob(s3, ObjectCreated("bucket", "app/x"))
+
+
+def test_a_digest_counts_every_byte_once_however_often_it_comes() -> None:
+    digest = RunningDigest()
+    for first, length in [(0, 4), (4, 4), (2, 4), (0, 4), (6, 4), (8, 2), (0, 1)]:
+        digest.update(first, b"0123456789"[first : first + length])
+
+    assert str(digest) == f"sha256:{hashlib.sha256(b'0123456789').hexdigest()}"
+
+
+def test_a_digest_has_no_gaps() -> None:
+    digest = RunningDigest()
+    digest.update(0, b"0123")
+
+    with pytest.raises(ValueError, match="byte 5 came after 4"):
+        digest.update(5, b"56")
+
+
+@pytest.mark.parametrize(("version_id", "one"), [("v1", True), ("null", False), (None, False)])
+def test_only_an_id_of_its_own_makes_a_version_unlike_all_other_writes(
+    s3: S3Client, version_id: str | None, one: bool
+) -> None:
+    found = Blob(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
+
+    assert found.is_one_version is one
+    assert found.identity == ("VersionId v1 of s3://bucket/app/x" if one else 'IfMatch "e7a6" of s3://bucket/app/x')

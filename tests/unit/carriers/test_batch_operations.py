@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from s3_to_ecr.carriers.batch_operations import answer
+from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, Unexpected
+from s3_to_ecr.layouts.jobs import Failure, Result
+
+DONE = Result(
+    bucket="bucket", key="app/x", action="skipped", repository="app", digest="sha256:d", size=7, reason="ECR has it"
+)
+
+
+def event(*keys: str, version: str = "1.0") -> dict[str, Any]:
+    tasks = [{"taskId": f"task {key}", "s3Key": key, "s3BucketArn": "arn:aws:s3:::bucket"} for key in keys]
+    return {"invocationSchemaVersion": version, "invocationId": "one", "job": {"id": "job"}, "tasks": tasks}
+
+
+def attempt(task: dict[str, Any]) -> Result | Failure:
+    errors: dict[str, S3ToEcrError] = {
+        "empty": EmptyBlob("no bytes"),
+        "slow": OutOfTime("later"),
+        "bug": Unexpected(KeyError("x")),
+    }
+    error = errors.get(task["s3Key"])
+    return Failure(task, error) if error else DONE
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_every_task_is_answered_for_in_the_jobs_own_schema(version: str) -> None:
+    assert answer(event("good", "slow", "empty", "bug", version=version), attempt) == {
+        "invocationSchemaVersion": version,
+        "treatMissingKeysAs": "TemporaryFailure",
+        "invocationId": "one",
+        "results": [
+            {
+                "taskId": "task good",
+                "resultCode": "Succeeded",
+                "resultString": "skipped, app, sha256:d, ECR has it",
+            },
+            {"taskId": "task slow", "resultCode": "TemporaryFailure", "resultString": "OutOfTime: later"},
+            {"taskId": "task empty", "resultCode": "PermanentFailure", "resultString": "EmptyBlob: no bytes"},
+            {
+                "taskId": "task bug",
+                "resultCode": "TemporaryFailure",
+                "resultString": "Unexpected: an error that nobody expected, KeyError: 'x'",
+            },
+        ],
+    }
+
+
+def test_what_was_not_uploaded_is_left_out_of_the_report() -> None:
+    ignored = cast("Any", DONE | {"action": "ignored", "repository": None, "digest": None, "reason": "a folder marker"})
+
+    [result] = answer(event("folder/"), lambda _: ignored)["results"]
+    assert result["resultString"] == "ignored, a folder marker"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"invocationSchemaVersion": "3.0"},
+        {"tasks": None},
+        {"tasks": ["app/x"]},
+        {"tasks": [{"s3Key": "app/x"}]},
+    ],
+)
+def test_a_job_that_cannot_be_answered_is_malformed(change: dict[str, Any]) -> None:
+    with pytest.raises(MalformedEvent):
+        answer(event("good") | change, attempt)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local import images
+from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
+from s3_to_ecr.images.manifests import Descriptor, digest_of, is_manifest, parse_manifest
+from s3_to_ecr.images.model import tag_of
+from s3_to_ecr.layouts.oci_layout import images_of
+
+LAYER = "sha256:" + "1" * 64
+IMAGE = images.image([b"layer"])
+INDEX = images.index(IMAGE)
+
+
+def manifest(**members: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, **members}).encode()
+
+
+def test_a_manifest_names_its_blobs_children_and_subject() -> None:
+    content = manifest(
+        mediaType="application/vnd.oci.image.manifest.v1+json",
+        config={"digest": LAYER[:-1] + "0"},
+        layers=[{"digest": LAYER, "mediaType": "x"}, {"digest": LAYER[:-1] + "2", "urls": ["https://elsewhere"]}],
+        manifests=[{"digest": LAYER[:-1] + "3", "mediaType": "y", "annotations": {"a": "b"}}],
+        subject={"digest": LAYER[:-1] + "4"},
+    )
+
+    found = parse_manifest(content, Descriptor(digest_of(content), "what the index says"))
+
+    assert found.media_type == "application/vnd.oci.image.manifest.v1+json"
+    assert found.content == content
+    assert found.blobs == (LAYER[:-1] + "0", LAYER)
+    assert found.children == (Descriptor(LAYER[:-1] + "3", "y", {"a": "b"}),)
+    assert found.subject == Descriptor(LAYER[:-1] + "4")
+
+
+def test_what_names_a_manifest_tells_its_media_type_where_it_does_not_itself() -> None:
+    content = manifest(layers=[])
+
+    assert parse_manifest(content, Descriptor(digest_of(content), "x/y")).media_type == "x/y"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (IMAGE.manifest, True),
+        (INDEX.manifest, True),
+        (manifest(mediaType="application/vnd.docker.distribution.manifest.list.v2+json"), True),
+        (manifest(mediaType="application/vnd.oci.artifact.manifest.v1+json"), True),
+        (manifest(manifests=[]), True),
+        (manifest(config={}, layers=[]), True),
+        (manifest(config={}), False),
+        (json.dumps({"config": {}, "layers": []}).encode(), False),
+        (next(iter(IMAGE.blobs.values())), False),
+        (manifest(mediaType="application/vnd.cyclonedx+json", manifests=[]), False),
+        (manifest(mediaType=["a", "list"]), False),
+        (b"[]", False),
+        (b"\x1f\x8b", False),
+        (b"", False),
+    ],
+)
+def test_a_manifest_among_blobs_is_known_by_its_media_type_or_its_members(content: bytes, expected: bool) -> None:
+    assert is_manifest(content) is expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "tag"),
+    [
+        ("app:1.0", "1.0"),
+        ("docker.io/library/app:1.0", "1.0"),
+        ("localhost:5000/team/app:1.0", "1.0"),
+        ("localhost:5000/team/app", None),
+        ("app:1.0@sha256:0123", "1.0"),
+        ("app@sha256:0123", None),
+        ("app", None),
+        ("", None),
+    ],
+)
+def test_of_a_reference_only_the_tag_counts(reference: str, tag: str | None) -> None:
+    assert tag_of(reference) == tag
+
+
+@pytest.mark.parametrize(
+    ("annotations", "tags"),
+    [
+        ({"org.opencontainers.image.ref.name": "1.0"}, ("1.0",)),
+        ({"org.opencontainers.image.ref.name": "docker.io/team/app:1.0"}, ("1.0",)),
+        ({"org.opencontainers.image.ref.name": "docker.io/team/app"}, ()),
+        ({"io.containerd.image.name": "docker.io/team/app:1.0"}, ("1.0",)),
+        ({"io.containerd.image.name": "a:1.0", "org.opencontainers.image.ref.name": "1.0"}, ("1.0",)),
+        ({"io.containerd.image.name": "a:1.0", "org.opencontainers.image.ref.name": "latest"}, ("latest", "1.0")),
+        ({"org.opencontainers.image.ref.name": ""}, ()),
+        ({"org.opencontainers.image.ref.name": 1, "io.containerd.image.name": None}, ()),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_tags_are_in_the_annotations_of_the_index(annotations: Any, tags: tuple[str, ...]) -> None:
+    [image] = images_of(manifest(manifests=[{"digest": LAYER, "mediaType": "x", "annotations": annotations}]))
+
+    assert (image.digest, image.tags, image.media_type) == (LAYER, tags, "x")
+
+
+def test_an_image_that_an_index_names_twice_is_one_with_two_tags() -> None:
+    name = "org.opencontainers.image.ref.name"
+    entries = [{"digest": LAYER, "annotations": {name: tag}} for tag in ("1", "2", "1")]
+
+    [image] = images_of(manifest(manifests=entries))
+
+    assert image.tags == ("1", "2")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.sampled_from([LAYER, "sha256:x", "sha512:00"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["schemaVersion", "mediaType", "config", "layers", "manifests", "blobs", "subject", "digest", "urls",
+             "annotations", "fsLayers", "org.opencontainers.image.ref.name"]
+        ),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_any_document_is_a_manifest_or_rejected(document: Any) -> None:
+    content = json.dumps(document).encode()
+    for read in (lambda: parse_manifest(content, Descriptor(digest_of(content))), lambda: images_of(content)):
+        with suppress(BrokenManifest, UnsupportedManifest):
+            read()
+    assert is_manifest(content) in (True, False)

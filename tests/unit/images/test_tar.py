@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, cast
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local import images
+from local.invocation import Invocation
+from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.errors import Rejected
+from s3_to_ecr.images.image_archive import images_in
+from s3_to_ecr.images.tar import read_archive
+from tests.doubles.invocation import deadline_of
+from tests.doubles.s3 import Bytes, S3Double, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from types_boto3_s3.client import S3Client
+
+IMAGE = images.image([b"layer" * 40_000, b"another"])
+DEADLINE = deadline_of(Invocation())
+SAVED = images.docker_save(["app:1.0"], IMAGE)
+
+
+class Local(Blob):
+    """A blob whose bytes are at hand; it keeps what was asked for, and refuses what is past its end."""
+
+    content: bytes
+    asked: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, content: bytes) -> Local:
+        blob = cls(cast("Any", None), "bucket", "app/1.tar", None, "etag", len(content), object_size=len(content))
+        object.__setattr__(blob, "content", content)
+        object.__setattr__(blob, "asked", [])
+        return blob
+
+    def read(self, first: int, length: int) -> Generator[bytes]:
+        assert 0 <= first < first + length <= self.size
+        self.asked.append((first, length))
+        yield self.content[first : first + length]
+
+    def within(self, offset: int, size: int) -> Blob:
+        return Local.of(self.content[offset : offset + size])
+
+
+def test_members_are_ranges_of_the_object(s3_double: S3Double) -> None:
+    s3_double.objects["app/1.tar"] = Stored(Bytes(SAVED), "e7a6", "null")
+    client: S3Client = boto3.client("s3", endpoint_url=s3_double.url)
+    blob = Blob(client, "bucket", "app/1.tar", None, "e7a6", len(SAVED), object_size=len(SAVED))
+
+    archive = read_archive(blob, DEADLINE)
+
+    assert archive
+    member = archive.file("manifest.json")
+    assert member
+    assert SAVED[member.offset : member.offset + member.size] == member.read_all()
+    assert (member.object_size, member.etag) == (len(SAVED), "e7a6")
+    assert str(member.offset) in member.identity
+    assert member.identity != blob.identity
+    client.close()
+
+
+def test_only_windows_around_the_headers_are_read() -> None:
+    blob = Local.of(SAVED)
+
+    archive = read_archive(blob, DEADLINE)
+
+    assert archive
+    found = images_in(archive, blob, "name", DEADLINE)
+    assert found
+    assert found.images[0].tags == ("1.0",)
+    # The large layer is passed over; what is small and close together comes at once.
+    assert sum(length for _, length in blob.asked) < len(SAVED) - 60_000
+    assert len(blob.asked) == 2
+
+
+def test_a_layer_of_many_files_is_known_by_its_first() -> None:
+    blob = Local.of(images.tar({f"usr/bin/{number}": b"x" * 1000 for number in range(1000)}))
+
+    assert read_archive(blob, DEADLINE) is None
+    assert len(blob.asked) == 1
+
+
+@pytest.mark.parametrize("size", [512 * 20, 512 * 20 + 512])
+def test_nothing_past_the_end_is_asked_for(size: int) -> None:
+    """A tar whose size is a multiple of a window's, or of a block's."""
+    content = images.tar({"manifest.json": b"[]"}).ljust(size, b"\0")
+    blob = Local.of(content)
+
+    assert read_archive(blob, DEADLINE) is not None
+    assert all(first + length <= len(content) for first, length in blob.asked)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_a_damaged_archive_is_read_as_far_as_it_goes_or_rejected(seed: int, wounds: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 (nobody's secret)
+    content = bytearray(chance.choice([SAVED, images.docker_save_25(["app:1.0"], IMAGE)]))
+    # Where headers and documents are; a layer's own bytes are nobody's business here.
+    small = [at for at in range(len(content)) if content[at] and at % 512 < 300]
+    for _ in range(wounds):
+        content[chance.choice(small)] = chance.choice([0, 45, 48, 255, chance.randrange(256)])
+    del content[chance.choice([len(content), chance.randrange(1, len(content))]) :]
+    blob = Local.of(bytes(content))
+    try:
+        archive = read_archive(blob, DEADLINE)
+        if archive:
+            images_in(archive, blob, "name", DEADLINE)
+    except Rejected:
+        pass

@@ -1,0 +1,741 @@
+"""The protocol, against a strict ECR whose parts are 4 bytes, so that every offset can be seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from local.invocation import Invocation
+from s3_to_ecr.aws.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.aws.ecr_part import LayerPart
+from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.errors import (
+    AccessDenied,
+    BlobTooLarge,
+    DigestMismatch,
+    EmptyBlob,
+    OutOfTime,
+    RepositoryMissing,
+    ServiceUnavailable,
+    TransferCorrupted,
+    UploadInProgress,
+    UploadLost,
+)
+from s3_to_ecr.layouts.jobs import UploadLayer
+from s3_to_ecr.push.layer_upload import upload_layer
+from s3_to_ecr.state.leases import Lease, Progress
+from tests.doubles.ecr import EcrDouble
+from tests.doubles.invocation import Hourglass, OwnLease, deadline_of, let_parts_take
+from tests.doubles.server import Fault
+
+if TYPE_CHECKING:
+    from types_boto3_ecr.client import ECRClient
+    from types_boto3_s3.client import S3Client
+
+BODY = b"0123456789"
+DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+OTHER_DIGEST = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class MemoryBlob(Blob):
+    """A blob at hand; `reads` holds the ranges asked for."""
+
+    body: bytes = b""
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    def read(self, first: int, length: int) -> Generator[bytes]:
+        self.reads.append((first, length))
+        yield from (bytes([byte]) for byte in self.body[first : first + length])
+
+
+def blob(body: bytes = BODY, size: int | None = None) -> MemoryBlob:
+    size = len(body) if size is None else size
+    return MemoryBlob(cast("S3Client", None), "bucket", "app/x", None, "e", size, size, body=body)
+
+
+def put(
+    registry: Registry,
+    source: Blob,
+    digest: str | None,
+    repository: str = "app",
+    *,
+    lease: Lease | None = None,
+    invocation: Invocation | None = None,
+    memory: int = 512 * MIB,
+) -> str:
+    deadline = deadline_of(invocation or Invocation())
+    return upload_layer(registry, source, UploadLayer(repository, digest), lease or OwnLease(), deadline, memory)
+
+
+@pytest.fixture
+def registry(ecr_client: ECRClient) -> Registry:
+    return Registry(ecr_client)
+
+
+def before_part(registry: Registry, monkeypatch: pytest.MonkeyPatch, first_byte: int, act: Callable[[], None]) -> None:
+    """Lets something happen once, before the part from that byte on is sent."""
+    upload_part, waiting = registry.upload_part, [act]
+
+    def hooked(upload: LayerUpload, part: LayerPart) -> PartReceipt:
+        if part.first_byte == first_byte and waiting:
+            waiting.pop()()
+        return upload_part(upload, part)
+
+    monkeypatch.setattr(registry, "upload_part", hooked)
+
+
+def part_metrics(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    counted: list[float] = []
+    monkeypatch.setattr("s3_to_ecr.push.layer_upload.count", lambda _name, value: counted.append(value))
+    return counted
+
+
+def test_an_unknown_layer_is_initiated_sent_in_order_and_completed(registry: Registry, ecr: EcrDouble) -> None:
+    assert put(registry, blob(), None) == DIGEST
+
+    assert ecr.operations == ["InitiateLayerUpload", *["UploadLayerPart"] * 3, "CompleteLayerUpload"]
+    assert ecr.spans == [(0, 3), (4, 7), (8, 9)]
+    assert ecr.content_of("app", DIGEST) == BODY
+
+
+def test_a_known_digest_is_ecrs_to_verify(registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3_to_ecr.push.layer_upload.RunningDigest", None)  # would fail if it were made
+
+    assert put(registry, blob(), DIGEST) == DIGEST
+    assert ecr.content_of("app", DIGEST) == BODY
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 9, 4 * 25 + 3])
+def test_every_part_but_the_last_is_exactly_part_size(registry: Registry, ecr: EcrDouble, size: int) -> None:
+    body = bytes(range(size))
+
+    digest = put(registry, blob(body), None)
+
+    assert ecr.spans == [(first, min(first + 4, size) - 1) for first in range(0, size, 4)]
+    assert ecr.content_of("app", digest) == body
+
+
+def test_the_blob_is_read_a_part_at_a_time(registry: Registry) -> None:
+    source = blob()
+    put(registry, source, None)
+
+    assert sorted(source.reads) == [(0, 4), (4, 4), (8, 2)]
+
+
+def test_the_registry_id_is_given_only_when_set(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    put(Registry(ecr_client), blob(), DIGEST)
+    assert all("registryId" not in call.members for call in ecr.calls)
+
+    ecr.calls.clear()
+    put(Registry(ecr_client, "123456789012"), blob(b"other"), OTHER_DIGEST)
+    assert len(ecr.calls) == 4
+    assert all(call.members["registryId"] == "123456789012" for call in ecr.calls)
+
+
+def test_a_layer_that_came_to_exist_meanwhile_is_success(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.repositories["app"].layers[DIGEST] = BODY  # an unknown digest is not looked for first
+
+    assert put(registry, blob(), None) == DIGEST
+
+
+def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resent = part_metrics(monkeypatch)
+    ecr.faults.add("UploadLayerPart", Fault(after=True), nth=2)
+
+    put(registry, blob(), None)
+
+    # The SDK's own retry is the only second sending: ECR refused it, and told that it holds the part.
+    assert ecr.spans == [(0, 3), (4, 7), (4, 7), (8, 9)]
+    assert ecr.content_of("app", DIGEST) == BODY
+    assert resent == [1]
+
+
+def test_a_part_that_was_cut_off_before_it_landed_is_sent_again(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("UploadLayerPart", Fault(), nth=2)
+
+    put(registry, blob(), None)
+
+    assert ecr.content_of("app", DIGEST) == BODY
+
+
+def test_the_upload_goes_on_from_where_ecr_stands(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resent = part_metrics(monkeypatch)
+
+    ecr.min_part_bytes = 1
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))
+
+    put(registry, blob(), None)
+
+    assert ecr.spans == [(0, 3), (4, 7), (8, 9), (6, 9)]
+    assert ecr.content_of("app", DIGEST) == BODY  # and the digest has counted no byte twice
+    assert resent == [1]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_parts_that_were_read_ahead_are_dropped_when_ecr_stands_elsewhere(
+    known: bool, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(30))
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    ecr.min_part_bytes = 1
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))
+
+    put(registry, blob(body), digest if known else None)
+
+    assert ecr.spans == [(0, 3), (4, 7), (8, 11), (6, 9), (10, 13), (14, 17), (18, 21), (22, 25), (26, 29)]
+    assert ecr.content_of("app", digest) == body
+
+
+@pytest.mark.parametrize("digest", [None, DIGEST])
+def test_an_upload_that_ecr_forgot_begins_anew(
+    registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resent = part_metrics(monkeypatch)
+    before_part(registry, monkeypatch, 4, ecr.forget_uploads)
+
+    put(registry, blob(), digest)
+
+    assert ecr.spans == [(0, 3), (4, 7), (0, 3), (4, 7), (8, 9)]
+    assert ecr.content_of("app", DIGEST) == BODY
+    assert resent == [1, 1]  # the part that was refused counts, too
+
+
+def test_a_completion_whose_answer_was_lost_is_success(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("CompleteLayerUpload", Fault(after=True))
+
+    assert put(registry, blob(), None) == DIGEST
+    assert ecr.operations[-3:] == ["CompleteLayerUpload", "CompleteLayerUpload", "BatchCheckLayerAvailability"]
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("CompleteLayerUpload", Fault("UploadNotFoundException"))
+
+    assert put(registry, blob(), None) == DIGEST
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+@pytest.mark.parametrize("code", ["EmptyUploadException", "LayerPartTooSmallException"])
+def test_an_upload_of_which_ecr_has_kept_too_little_begins_anew(registry: Registry, ecr: EcrDouble, code: str) -> None:
+    ecr.faults.add("CompleteLayerUpload", Fault(code))
+
+    assert put(registry, blob(), None) == DIGEST
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+def test_a_part_of_which_ecr_has_kept_too_little_is_not_the_objects_fault(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))  # leaves 2 bytes, where 4 is the least
+
+    assert put(registry, blob(), None) == DIGEST
+    assert ecr.operations.count("CompleteLayerUpload") == 2
+    assert ecr.content_of("app", DIGEST) == BODY
+
+
+def test_an_upload_that_ecr_keeps_forgetting_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("UploadLayerPart", Fault("UploadNotFoundException"), times=99)
+
+    with pytest.raises(UploadLost):
+        put(registry, blob(), None)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 3
+
+
+def test_a_part_that_ecr_keeps_refusing_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+    refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": -1})
+    ecr.faults.add("UploadLayerPart", refusal, times=999)
+
+    with pytest.raises(UploadLost, match="stands at byte 0"):
+        put(registry, blob(), None)
+    assert len(ecr.calls_of("UploadLayerPart")) < 20
+
+
+def test_an_ecr_that_claims_bytes_which_were_never_sent_is_not_believed(registry: Registry, ecr: EcrDouble) -> None:
+    refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": 9})  # all of it
+    ecr.faults.add("UploadLayerPart", refusal)
+
+    put(registry, blob(), None)
+
+    assert ecr.operations == [
+        "InitiateLayerUpload", "UploadLayerPart",
+        "InitiateLayerUpload", *["UploadLayerPart"] * 3, "CompleteLayerUpload",
+    ]  # fmt: skip
+    assert ecr.content_of("app", DIGEST) == BODY
+
+
+def test_a_refused_part_without_a_position_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException"))
+
+    with pytest.raises(ServiceUnavailable, match="InvalidLayerPartException"):
+        put(registry, blob(), None)
+
+
+def test_an_empty_blob_is_rejected_before_any_call(registry: Registry, ecr: EcrDouble) -> None:
+    with pytest.raises(EmptyBlob):
+        put(registry, blob(b""), None)
+    assert ecr.calls == []
+
+
+def test_too_many_bytes_are_rejected_before_any_call(registry: Registry, ecr: EcrDouble) -> None:
+    with pytest.raises(BlobTooLarge, match=f"{MAX_LAYER_BYTES + 1:,}"):
+        put(registry, blob(size=MAX_LAYER_BYTES + 1), None)
+    assert ecr.calls == []
+
+
+def test_too_many_parts_are_rejected_before_the_first(registry: Registry, ecr: EcrDouble) -> None:
+    with pytest.raises(BlobTooLarge, match="4,201 parts"):
+        put(registry, blob(size=4 * MAX_LAYER_PARTS + 1), None)
+    assert ecr.operations == ["InitiateLayerUpload"]
+
+
+def test_the_largest_number_of_parts_is_sent(registry: Registry, ecr: EcrDouble) -> None:
+    put(registry, blob(bytes(4 * MAX_LAYER_PARTS)), None)
+    assert len(ecr.spans) == MAX_LAYER_PARTS
+
+
+def test_content_without_the_digest_of_its_key_is_rejected(registry: Registry, ecr: EcrDouble) -> None:
+    with pytest.raises(DigestMismatch, match="digest that its key names"):
+        put(registry, blob(), OTHER_DIGEST)
+    assert ecr.repositories["app"].layers == {}
+
+
+def test_a_lenient_ecr_that_answers_another_digest_is_not_believed(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.answered_digest = OTHER_DIGEST
+
+    with pytest.raises(DigestMismatch, match=OTHER_DIGEST):
+        put(registry, blob(), DIGEST)
+    ecr.repositories["app"].layers.clear()
+    with pytest.raises(TransferCorrupted, match=OTHER_DIGEST):
+        put(registry, blob(), None)
+
+
+def test_bytes_that_changed_on_their_way_are_not_the_users_fault(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("CompleteLayerUpload", Fault("InvalidLayerException"))
+
+    with pytest.raises(TransferCorrupted, match="changed on the way"):
+        put(registry, blob(), None)
+
+
+def test_a_missing_repository_is_named(registry: Registry) -> None:
+    with pytest.raises(RepositoryMissing, match=r"ECR repository nowhere .*CREATE_REPOSITORIES"):
+        put(registry, blob(), DIGEST, "nowhere")
+
+
+def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
+    put(registry, blob(bytes(4 * 1000)), None)
+
+    progress = [line for line in logs() if line["message"] == "Uploading the layer"]
+    assert [line["percent"] for line in progress] == list(range(10, 101, 10))
+    assert [line["bytes_sent"] for line in progress] == list(range(400, 4001, 400))
+    assert all(line["upload_id"] for line in progress)
+
+
+@pytest.mark.parametrize(("memory", "most"), [(128, 2), (256, 2), (320, 2), (321, 3), (10_240, 3)])
+def test_how_many_parts_are_in_memory_follows_from_how_much_there_is(
+    memory: int, most: int, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr.part_size = 10_485_760  # ECR's own
+    asked: list[int] = []
+
+    def none_read(*arguments: Any) -> Generator[LayerPart]:
+        asked.append(arguments[4])
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("s3_to_ecr.push.layer_upload.read_ahead", none_read)
+    with pytest.raises(KeyboardInterrupt):
+        put(registry, blob(), None, memory=memory * MIB)
+    assert asked == [most]
+
+
+LONG = bytes(range(40))  # ten parts
+LONG_DIGEST = f"sha256:{hashlib.sha256(LONG).hexdigest()}"
+
+
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_invocations_that_run_out_of_time_send_every_byte_once(
+    registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invocation = Hourglass()
+    let_parts_take(registry, monkeypatch, invocation, 10)
+    lease = OwnLease()
+
+    def invoke() -> str | None:
+        invocation.seconds = 30
+        try:
+            return put(registry, blob(LONG), digest, lease=lease, invocation=invocation)
+        except OutOfTime:
+            return None
+        finally:
+            assert invocation.seconds >= 5  # to spare
+
+    assert [invoke() for _ in range(5)] == [None] * 4 + [LONG_DIGEST]
+    assert ecr.spans == [(first, first + 3) for first in range(0, 40, 4)]
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+
+
+def test_what_was_sent_before_is_read_again_only_for_an_unknown_digest(registry: Registry, ecr: EcrDouble) -> None:
+    for digest, read in ((LONG_DIGEST, range(20, 40, 4)), (None, range(0, 40, 4))):
+        lease = half_sent(registry, LONG)
+        source = blob(LONG)
+        put(registry, source, digest, lease=lease)
+        assert sorted(source.reads) == [(first, 4) for first in read]
+        assert ecr.spans[-5:] == [(first, first + 3) for first in range(20, 40, 4)]
+        assert ecr.content_of("app", LONG_DIGEST) == LONG
+        ecr.repositories["app"].layers.clear()
+
+
+def half_sent(registry: Registry, body: bytes, saved: int | None = None) -> OwnLease:
+    """What an invocation leaves behind that has sent half of the body, and had last saved its progress at `saved`."""
+    upload = registry.initiate("app")
+    half = len(body) // 2
+    for first in range(0, half, 4):
+        part = registry.part(upload, first, 4)
+        part.write(body[first : first + 4])
+        registry.upload_part(upload, part)
+    return OwnLease(Progress(upload.upload_id, 4, half if saved is None else saved))
+
+
+@pytest.mark.parametrize("saved", [0, 4, 16, 20])
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_an_upload_goes_on_where_ecr_stands_whatever_was_saved(
+    registry: Registry, ecr: EcrDouble, saved: int, digest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resent = part_metrics(monkeypatch)
+    lease = half_sent(registry, LONG, saved)
+    ecr.calls.clear()
+
+    put(registry, blob(LONG), digest, lease=lease)
+
+    asked = [] if saved == 20 else [(saved, saved + 3)]  # ECR has that part, and tells how far it has come
+    assert ecr.spans == asked + [(first, first + 3) for first in range(20, 40, 4)]
+    assert "InitiateLayerUpload" not in ecr.operations
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+    assert resent == [1] * len(asked)
+
+
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_an_upload_that_only_had_to_be_completed_is(registry: Registry, ecr: EcrDouble, digest: str | None) -> None:
+    lease = half_sent(registry, LONG + LONG)
+    ecr.calls.clear()
+
+    assert put(registry, blob(LONG), digest, lease=lease) == LONG_DIGEST
+    assert ecr.operations == ["CompleteLayerUpload"]
+
+
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_a_saved_upload_that_ecr_has_forgotten_begins_anew(
+    registry: Registry, ecr: EcrDouble, digest: str | None
+) -> None:
+    lease = half_sent(registry, LONG)
+    ecr.forget_uploads()
+
+    assert put(registry, blob(LONG), digest, lease=lease) == LONG_DIGEST
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+def test_what_a_bad_object_left_behind_does_not_spoil_a_good_one(registry: Registry, ecr: EcrDouble) -> None:
+    """Two objects named by one digest, the first of which did not have it."""
+    lease = half_sent(registry, bytes(40))
+
+    assert put(registry, blob(LONG), LONG_DIGEST, lease=lease) == LONG_DIGEST
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+def test_what_was_refused_is_not_gone_on_with(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3_to_ecr.push.read_ahead.RunningDigest.__str__", lambda _: OTHER_DIGEST)
+    for digest, error in ((OTHER_DIGEST, DigestMismatch), (None, TransferCorrupted)):
+        lease = OwnLease()
+        with pytest.raises(error):
+            put(registry, blob(LONG), digest, lease=lease)
+        assert lease.progress is None
+
+
+def test_an_upload_is_saved_before_its_first_part_and_kept_when_it_fails(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("UploadLayerPart", Fault("AccessDeniedException"), nth=3)
+    lease = OwnLease()
+
+    with pytest.raises(AccessDenied):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+
+    [upload_id] = ecr.uploads
+    assert lease.saved == [Progress(upload_id, 4, 0)]
+    assert lease.progress == Progress(upload_id, 4, 8)
+
+
+def test_of_a_layer_of_one_part_nothing_is_saved(registry: Registry) -> None:
+    lease = OwnLease()
+    put(registry, blob(b"1234"), None, lease=lease)
+
+    assert lease.saved == []
+
+
+def test_the_lease_is_renewed_after_every_part(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, renewals = OwnLease(), []
+    monkeypatch.setattr(lease, "renew", lambda: renewals.append(lease.progress and lease.progress.position))
+    put(registry, blob(), DIGEST, lease=lease)
+
+    assert renewals == [4, 8, 10]
+
+
+def test_a_layer_whose_lease_is_lost_is_left_to_the_other(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise UploadInProgress("another has it")
+
+    lease = OwnLease()
+    monkeypatch.setattr(lease, "renew", lost)
+
+    with pytest.raises(UploadInProgress):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert ecr.spans == [(0, 3)]
+
+
+def test_an_upload_that_another_has_taken_over_is_not_begun_anew(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This invocation hung, and meanwhile the other has sent parts of the same upload."""
+    lease = OwnLease()
+
+    def overtaken() -> None:
+        [upload_id] = ecr.uploads
+        for first in range(4, 20, 4):
+            part = registry.part(LayerUpload("app", upload_id, 4), first, 4)
+            part.write(LONG[first : first + 4])
+            registry.upload_part(LayerUpload("app", upload_id, 4), part)
+        monkeypatch.setattr(lease, "save", lost)
+
+    def lost() -> None:
+        raise UploadInProgress("another has it")
+
+    before_part(registry, monkeypatch, 4, overtaken)
+    with pytest.raises(UploadInProgress):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+def read_slowly(monkeypatch: pytest.MonkeyPatch, invocation: Hourglass, parts: range, seconds: float) -> None:
+    """Lets S3 take so long for each of the parts that begin in that range."""
+    read = MemoryBlob.read
+
+    def slow(self: MemoryBlob, first: int, length: int) -> Generator[bytes]:
+        if first in parts:
+            invocation.pass_by(seconds)
+        return read(self, first, length)
+
+    monkeypatch.setattr(MemoryBlob, "read", slow)
+
+
+def test_what_was_sent_cannot_be_read_again_in_time(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, invocation = half_sent(registry, LONG), Hourglass(40)
+    read_slowly(monkeypatch, invocation, range(20), 15)
+    ecr.calls.clear()
+
+    with pytest.raises(OutOfTime, match=r"reading again, for the digest|has not sent the next part") as raised:
+        put(registry, blob(LONG), None, lease=lease, invocation=invocation)
+    assert ecr.calls == []
+    assert lease.progress is not None
+    assert not raised.value.got_on  # the next invocation would come no farther
+
+
+def test_running_out_of_time_with_parts_sent_is_getting_on(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    invocation = Hourglass(30)
+    let_parts_take(registry, monkeypatch, invocation, 10)
+
+    with pytest.raises(OutOfTime) as raised:
+        put(registry, blob(LONG), LONG_DIGEST, invocation=invocation)
+    assert raised.value.got_on
+
+
+def test_a_layer_begun_anew_that_came_no_farther_than_before_has_not_got_on(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, invocation = half_sent(registry, LONG), Hourglass(30)
+    ecr.forget_uploads()
+    let_parts_take(registry, monkeypatch, invocation, 10)
+
+    with pytest.raises(OutOfTime) as raised:
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation)
+    assert lease.progress
+    assert lease.progress.position < 20
+    assert not raised.value.got_on
+
+
+def test_a_digest_that_was_computed_is_getting_on(registry: Registry) -> None:
+    lease, invocation = half_sent(registry, LONG + LONG), Hourglass(6)
+
+    with pytest.raises(OutOfTime, match="completing the layer") as raised:
+        put(registry, blob(LONG), None, lease=lease, invocation=invocation)
+    assert raised.value.got_on
+    # The next one only has to complete it, and does, with as little time.
+    assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST
+
+
+def test_the_lease_is_renewed_while_what_was_sent_is_read_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = half_sent(registry, LONG)
+    renewals: list[Progress | None] = []
+    monkeypatch.setattr(lease, "renew", lambda: renewals.append(lease.progress))
+
+    put(registry, blob(LONG), None, lease=lease)
+    assert [progress and progress.position for progress in renewals] == [20] * 5 + [24, 28, 32, 36, 40]
+
+
+def test_a_layer_is_not_completed_when_there_is_no_time_for_it(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invocation = Hourglass(30)
+    let_parts_take(registry, monkeypatch, invocation, 29)
+    lease = OwnLease()
+
+    with pytest.raises(OutOfTime, match="completing the layer"):
+        put(registry, blob(b"1234"), None, lease=lease, invocation=invocation)
+    assert put(registry, blob(b"1234"), None, lease=lease).startswith("sha256:")
+    assert ecr.spans == [(0, 3)]
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+def test_progress_that_was_made_before_is_told(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
+    put(registry, blob(LONG), None, lease=half_sent(registry, LONG))
+
+    [told] = [line for line in logs() if line["message"] == "Going on with the upload"]
+    assert (told["percent"], told["bytes_sent"], told["size"]) == (50, 20, 40)
+    progress = [line["percent"] for line in logs() if line["message"] == "Uploading the layer"]
+    assert progress == [60, 70, 80, 90, 100]
+
+
+def test_a_digest_that_was_computed_is_not_computed_again(registry: Registry, ecr: EcrDouble) -> None:
+    lease = OwnLease()
+    ecr.faults.add("CompleteLayerUpload", Fault("ThrottlingException"), times=2)
+    with pytest.raises(ServiceUnavailable):
+        put(registry, blob(LONG), None, lease=lease)
+    assert lease.saved[-1] == lease.progress
+    assert lease.progress is not None
+    assert (lease.progress.position, lease.progress.digest) == (40, LONG_DIGEST)
+
+    source = blob(LONG)
+    assert put(registry, source, None, lease=lease) == LONG_DIGEST
+    assert source.reads == []
+    assert len(ecr.spans) == 10
+
+
+def test_a_layer_that_was_completed_although_nobody_wrote_it_down_is_done(registry: Registry, ecr: EcrDouble) -> None:
+    lease = OwnLease()
+    put(registry, blob(LONG), None, lease=lease)
+    lease = OwnLease(lease.saved[-1])
+    ecr.calls.clear()
+
+    assert put(registry, blob(LONG), None, lease=lease) == LONG_DIGEST
+    assert ecr.operations == ["CompleteLayerUpload", "BatchCheckLayerAvailability"]
+
+
+def test_the_time_to_read_again_what_was_sent_is_not_taken_for_a_parts(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An invocation that was killed had come farther than it had saved: that shows only when a part is refused."""
+    lease = half_sent(registry, LONG, saved=0)
+    invocation = Hourglass(60)
+    monkeypatch.setattr("s3_to_ecr.push.layer_upload.FEWEST_PARTS", 1)  # so that one read is one step
+    read_slowly(monkeypatch, invocation, range(16, 20), 30)
+
+    assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST
+    assert ecr.spans[5:] == [(0, 3)] + [(first, first + 3) for first in range(20, 40, 4)]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["digest of the key", "digest of the ledger"])
+def test_a_layer_that_another_completed_while_this_one_hung_is_not_sent_again(
+    stored: bool, registry: Registry, ecr: EcrDouble
+) -> None:
+    lease = half_sent(registry, LONG)
+    assert lease.progress
+    lease.progress = replace(lease.progress, digest=LONG_DIGEST if stored else None)
+    ecr.forget_uploads()
+    ecr.repositories["app"].layers[LONG_DIGEST] = LONG
+    ecr.calls.clear()
+
+    assert put(registry, blob(LONG), None if stored else LONG_DIGEST, lease=lease) == LONG_DIGEST
+    assert ecr.operations == ["UploadLayerPart", "BatchCheckLayerAvailability"]
+
+
+def test_a_layer_is_begun_anew_only_by_who_holds_the_lease(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise UploadInProgress("another has it")
+
+    lease = half_sent(registry, LONG)
+    ecr.forget_uploads()
+    monkeypatch.setattr(lease, "save", lost)
+    ecr.calls.clear()
+
+    with pytest.raises(UploadInProgress):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert "InitiateLayerUpload" not in ecr.operations
+
+
+def test_progress_is_saved_before_the_upload_is_completed(registry: Registry) -> None:
+    lease = OwnLease()
+    put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+
+    assert [saved and saved.position for saved in lease.saved] == [0, 40]
+
+
+def test_an_ecr_that_often_loses_a_part_but_gets_on_is_gone_along_with(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first_byte in range(4, 40, 4):
+        before_part(registry, monkeypatch, first_byte, lambda end=first_byte: ecr.truncate_uploads(end - 4))  # type: ignore[misc]
+
+    assert put(registry, blob(LONG), LONG_DIGEST) == LONG_DIGEST
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+
+
+def test_an_ecr_that_takes_nothing_is_tried_four_times_in_each_of_three_uploads(
+    registry: Registry, ecr: EcrDouble
+) -> None:
+    refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": -1})
+    ecr.faults.add("UploadLayerPart", refusal, times=999)
+
+    with pytest.raises(UploadLost):
+        put(registry, blob(), None)
+    assert len(ecr.calls_of("UploadLayerPart")) == 3 * 4
+
+
+def test_a_part_that_was_sent_in_an_earlier_invocation_counts_as_sent_again(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = half_sent(registry, LONG)
+    ecr.truncate_uploads(12)
+    resent = part_metrics(monkeypatch)
+
+    put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert ecr.spans[5:8] == [(20, 23), (12, 15), (16, 19)]
+    assert resent == [1, 1, 1]  # the two that were lost, and the one that had to be refused
+
+
+def test_a_layer_that_ecr_has_archived_is_not_there(registry: Registry, ecr: EcrDouble) -> None:
+    lease = half_sent(registry, LONG)
+    ecr.forget_uploads()
+    ecr.repositories["app"].layers[LONG_DIGEST] = LONG
+    ecr.repositories["app"].archived.add(LONG_DIGEST)
+
+    put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from s3_to_ecr.errors import OutOfTime, ServiceUnavailable, UploadInProgress
+from s3_to_ecr.state.leases import LEASE_SECONDS, Ledger, Progress
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.client import DynamoDBClient
+
+LAYER = (None, "app", "sha256:d")
+PROGRESS = Progress("upload-1", 4, 8, "sha256:e")
+DAY = 24 * 60 * 60
+
+
+class Clock:
+    """Seconds since 1970, when a test lets them pass."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(dynamodb: DynamoDBClient, clock: Clock) -> Ledger:
+    return Ledger(dynamodb, "state", clock)
+
+
+def rows(dynamodb: DynamoDBClient) -> list[dict[str, Any]]:
+    return list(dynamodb.scan(TableName="state")["Items"])
+
+
+def test_nobody_else_gets_a_lease_while_one_holds_it(ledger: Ledger) -> None:
+    with ledger.lease(*LAYER):
+        with pytest.raises(UploadInProgress, match=r"its lease ends at \d\d:\d\d:\d\d UTC"), ledger.lease(*LAYER):
+            pass
+        for other in [("123456789012", "app", "sha256:d"), (None, "app2", "sha256:d"), (None, "app", "sha256:e")]:
+            with ledger.lease(*other):
+                pass
+
+
+def test_a_lease_is_free_again_when_its_holder_ends(ledger: Ledger) -> None:
+    with ledger.lease(*LAYER) as lease:
+        assert not lease.held_before
+    with pytest.raises(OutOfTime), ledger.lease(*LAYER):
+        raise OutOfTime("later")
+    with ledger.lease(*LAYER) as lease:
+        assert lease.held_before
+
+
+def test_what_one_got_done_is_there_for_the_next(ledger: Ledger) -> None:
+    with ledger.lease(*LAYER) as lease:
+        assert lease.progress is None
+        lease.progress = PROGRESS
+    with ledger.lease(*LAYER) as lease:
+        assert lease.progress == PROGRESS
+        lease.progress = None
+    with ledger.lease(*LAYER) as lease:
+        assert lease.progress is None
+
+
+def test_the_lease_of_one_that_was_killed_ends(ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ledger.lease(*LAYER) as killed:
+        killed.progress = PROGRESS
+        killed.save()
+        monkeypatch.setattr(killed, "release", lambda: None)  # it never got there
+
+    clock.now += LEASE_SECONDS - 1
+    with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+        pass
+    clock.now += 2
+    with ledger.lease(*LAYER) as lease:
+        assert lease.progress == PROGRESS
+
+
+def test_a_lease_outlasts_a_part_with_a_timeout_but_not_lambdas_own_retries() -> None:
+    slowest_part = 60 + 20  # one read timeout of the SDK's, its back-off, and another attempt
+    assert LEASE_SECONDS / 3 + slowest_part <= LEASE_SECONDS <= 60 + 120
+
+
+def test_a_lease_is_renewed_when_a_third_of_it_is_over(ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient) -> None:
+    with ledger.lease(*LAYER) as lease:
+        [before] = rows(dynamodb)
+        clock.now += LEASE_SECONDS / 3 - 1
+        lease.renew()
+        assert rows(dynamodb) == [before]
+
+        clock.now += 1
+        lease.progress = PROGRESS
+        lease.renew()
+        [after] = rows(dynamodb)
+        assert int(after["lease_end"]["N"]) == (clock.now + LEASE_SECONDS) * 1000
+        assert (after["upload_id"], after["position"]) == ({"S": "upload-1"}, {"N": "8"})
+
+        clock.now += LEASE_SECONDS - 1
+        with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+            pass
+
+
+def test_one_that_renews_too_late_finds_that_another_has_taken_over(ledger: Ledger, clock: Clock) -> None:
+    with ledger.lease(*LAYER) as late:
+        clock.now += LEASE_SECONDS + 1
+        with ledger.lease(*LAYER), pytest.raises(UploadInProgress, match="did not renew"):
+            late.renew()
+
+
+def test_one_that_lost_its_lease_changes_nothing_in_the_end(
+    ledger: Ledger, clock: Clock, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    with ledger.lease(*LAYER) as late:
+        late.progress = Progress("stale", 4, 0)
+        clock.now += LEASE_SECONDS + 1
+        with ledger.lease(*LAYER) as other:
+            other.progress = PROGRESS
+            late.release()
+            with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+                pass
+    [*_, line] = [line for line in logs() if line["level"] == "WARNING"]
+    assert line["message"].startswith("The lease is not given back")
+    with ledger.lease(*LAYER) as lease:
+        assert lease.progress == PROGRESS
+
+
+def test_one_that_is_late_but_alone_goes_on(ledger: Ledger, clock: Clock) -> None:
+    with ledger.lease(*LAYER) as lease:
+        clock.now += 10 * LEASE_SECONDS
+        lease.renew()
+        with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+            pass
+
+
+def test_a_write_that_the_sdk_sends_twice_is_no_other_holder(
+    ledger: Ledger, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update_item = dynamodb.update_item
+
+    def twice(**arguments: Any) -> Any:
+        update_item(**arguments)
+        return update_item(**arguments)
+
+    monkeypatch.setattr(dynamodb, "update_item", twice)
+    with ledger.lease(*LAYER) as lease:
+        lease.progress = PROGRESS
+        lease.save()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamodb, "update_item", update_item)
+        with ledger.lease(*LAYER) as lease:
+            assert lease.progress == PROGRESS
+
+
+def test_a_lease_that_was_given_back_twice_is_no_news(ledger: Ledger, logs: Callable[[], list[dict[str, Any]]]) -> None:
+    with ledger.lease(*LAYER) as lease:
+        lease.release()
+
+    assert logs() == []
+
+
+def test_a_row_that_somebody_deleted_is_a_lease_lost(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
+    with ledger.lease(*LAYER) as lease:
+        [row] = rows(dynamodb)
+        dynamodb.delete_item(TableName="state", Key={"id": row["id"]})
+        with pytest.raises(UploadInProgress):
+            lease.save()
+
+
+def test_a_table_that_does_not_answer_is_left_to_the_queue(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
+    dynamodb.delete_table(TableName="state")
+
+    with pytest.raises(ServiceUnavailable, match="the ledger in the state table state"), ledger.lease(*LAYER):
+        pass
+
+
+def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(
+    ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient
+) -> None:
+    with ledger.lease(*LAYER) as lease:
+        dynamodb.delete_table(TableName="state")
+        clock.now += LEASE_SECONDS - 1
+        lease.renew()
+        clock.now += 2
+        with pytest.raises(ServiceUnavailable):
+            lease.renew()
+
+
+def test_a_lease_that_cannot_be_given_back_hides_no_result(
+    ledger: Ledger, dynamodb: DynamoDBClient, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    with ledger.lease(*LAYER):
+        dynamodb.delete_table(TableName="state")
+
+    assert logs()[-1]["message"] == "The lease could not be given back, and ends by itself"
+
+
+def test_a_row_says_what_it_is_about_and_ends_some_day(ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient) -> None:
+    with ledger.lease(None, "app", "etag e of s3://bucket/" + "k" * 1024) as lease:
+        [row] = rows(dynamodb)
+        assert (row["repository"]["S"], row["layer"]["S"][:21]) == ("app", "etag e of s3://bucket")
+        assert row["id"]["S"].startswith("upload#")
+        assert int(row["expiration"]["N"]) > clock.now + 14 * DAY
+        lease.progress = PROGRESS
+    [row] = rows(dynamodb)
+    assert int(row["expiration"]["N"]) > clock.now + 14 * DAY  # a message may come back as late as that
+
+    with ledger.lease(None, "app", "etag e of s3://bucket/" + "k" * 1024) as lease:
+        lease.progress = None
+    [row] = rows(dynamodb)
+    assert clock.now < int(row["expiration"]["N"]) < clock.now + DAY
+    assert set(row) == {"id", "repository", "layer", "taken", "expiration"}
+
+
+def test_two_takes_by_one_invocation_id_are_two_owners(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
+    owners = set()
+    for _ in range(2):
+        with ledger.lease(*LAYER):
+            owners.add(rows(dynamodb)[0]["lease_owner"]["S"])
+    assert len(owners) == 2

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from s3_to_ecr.errors import ServiceUnavailable
+from s3_to_ecr.state.waiting_images import Waiting
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.client import DynamoDBClient
+
+
+@pytest.fixture
+def waiting(dynamodb: DynamoDBClient) -> Waiting:
+    return Waiting(dynamodb, "state")
+
+
+def test_nothing_waits_for_an_object_at_first(waiting: Waiting) -> None:
+    assert waiting.keys("bucket", "app/blobs/x") == []
+    waiting.forget("bucket", "app/blobs/x", "app/index.json")
+    assert waiting.keys("bucket", "app/blobs/x") == []
+
+
+def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: Waiting) -> None:
+    for key in ("app/index.json", "app/manifests/1", "app/index.json"):
+        waiting.note("bucket", "app/blobs/x", key)
+
+    assert waiting.keys("bucket", "app/blobs/x") == ["app/index.json", "app/manifests/1"]
+    assert waiting.keys("bucket", "app/blobs/y") == []
+    assert waiting.keys("other", "app/blobs/x") == []
+    waiting.forget("bucket", "app/blobs/x", "app/index.json")
+    assert waiting.keys("bucket", "app/blobs/x") == ["app/manifests/1"]
+
+
+def test_a_note_ends_with_the_last_message_that_could_come(waiting: Waiting, dynamodb: DynamoDBClient) -> None:
+    waiting.note("bucket", "a" * 1024, "b" * 1024)
+
+    [row] = dynamodb.scan(TableName="state")["Items"]
+    assert set(row) == {"id", "waiting", "expiration"}
+    assert row["id"]["S"].startswith("waiting#")
+
+
+def test_a_table_that_fails_is_told(dynamodb: DynamoDBClient) -> None:
+    with pytest.raises(ServiceUnavailable, match="state table nowhere"):
+        Waiting(dynamodb, "nowhere").keys("bucket", "key")
