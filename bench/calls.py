@@ -6,22 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from typing import Any
 
 from local.invocation import Invocation, put_event
 from local.stack import BUCKET, REPOSITORY, running
+from s3_to_ecr.aws.clients import Clients
 
 _CONFIG_BLOB = b'{"architecture":"arm64","os":"linux"}' + b" " * 2000
 
 
-def recorded(handler: Any) -> list[str]:
-    """The calls that the handler's clients send from now on, as `service:Operation`, retries included."""
+def recorded(clients: Clients) -> list[str]:
+    """The calls that the clients send from now on, as `service:Operation`, retries included."""
     calls: list[str] = []
 
     def note(event_name: str, **_: object) -> None:
         calls.append(event_name.removeprefix("before-send.").replace(".", ":"))
 
-    for client in (handler.s3, handler.ecr, handler.dynamodb):
+    for client in (clients.s3, clients.ecr, clients.dynamodb):
         client.meta.events.register("before-send", note)
     return calls
 
@@ -33,7 +33,7 @@ def main() -> None:
         os.environ.update(stack.environment)
         import handler  # noqa: PLC0415 (it reads the environment when it is imported)
 
-        calls = recorded(handler)
+        calls = recorded(handler.clients)
 
         def put(key: str) -> Callable[[], None]:
             etag = stack.s3.put_object(Bucket=BUCKET, Key=key, Body=_CONFIG_BLOB)["ETag"].strip('"')

@@ -83,7 +83,7 @@ def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
     print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
 
     counter = PartCounter(size)
-    counter.watch(handler.ecr)
+    counter.watch(handler.clients.ecr)
     first = _invoke(handler, event)
     parts_at_first = counter.parts
     print(f"   The handler's answer: {json.dumps(first)}")
@@ -95,7 +95,7 @@ def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
     print("5. The same event again:")
     second = _invoke(handler, event)
     parts_again = counter.parts - parts_at_first
-    counter.forget(handler.ecr)
+    counter.forget(handler.clients.ecr)
     print(f"   The handler's answer: {json.dumps(second)}")
     print(f"   Parts sent the first time: {parts_at_first}; the second time: {parts_again}.")
     return {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import importlib
+import tests.environment  # noqa: F401 (it must come before whatever reads the environment)
+
+# isort: split
 import io
 import json
 import os
@@ -22,8 +24,11 @@ from moto import mock_aws
 
 from local.event import message
 from local.invocation import Invocation
-from local.stack import REGION, Stack, create_state_table, running
+from local.stack import Stack, create_state_table, running
+from s3_to_ecr.telemetry.logs import logger
+from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.s3 import S3Double
 
@@ -35,17 +40,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-# Nothing of the user's own account or profile has a part in the tests. Before any module reads it.
-for name in [name for name in os.environ if name.startswith(("AWS_", "POWERTOOLS_"))]:
-    del os.environ[name]
-os.environ.update(
-    AWS_ACCESS_KEY_ID="test",
-    AWS_SECRET_ACCESS_KEY="test",
-    AWS_REGION=REGION,
-    AWS_DEFAULT_REGION=REGION,
-    AWS_EC2_METADATA_DISABLED="true",
-)
-
+# What `load_handler` is: it makes a function in an environment.
+Load = Callable[..., Function]
 
 # How long an example may take says more about the machine than about the code.
 hypothesis.settings.register_profile("s3-to-ecr", deadline=None)
@@ -135,9 +131,8 @@ def dynamodb() -> Iterator[DynamoDBClient]:
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """What was logged so far, as a function that returns the lines."""
-    telemetry = importlib.import_module("s3_to_ecr.telemetry.logs")
     stream = io.StringIO()
-    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
+    monkeypatch.setattr(logger.registered_handler, "stream", stream)
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -201,7 +196,7 @@ def small_parts(strict_ecr: EcrDouble) -> None:
 
 
 @pytest.fixture
-def handler(doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
+def handler(doubled: dict[str, str], load_handler: Load) -> Function:
     """The function between the two doubles."""
     return load_handler(doubled)
 
@@ -213,27 +208,37 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gremlin(handler: Any) -> Iterator[Gremlin]:
+def gremlin(handler: Function) -> Iterator[Gremlin]:
     """Sits in the clients of the test's `handler`."""
-    gremlin = Gremlin(handler)
+    gremlin = Gremlin(handler.clients)
     yield gremlin
     gremlin.close()
 
 
 @pytest.fixture
-def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Imports the handler as Lambda does, in the given environment."""
-    loaded: list[Any] = []
+def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Makes functions, each in the environment that it is given."""
+    loaded: list[Function] = []
 
-    def load(environment: dict[str, str], **more: str) -> Any:
+    def load(environment: dict[str, str], **more: str) -> Function:
         for name, value in (environment | more).items():
             monkeypatch.setenv(name, value)
-        sys.modules.pop("handler", None)
-        loaded.append(importlib.import_module("handler"))
+        loaded.append(Function())
         return loaded[-1]
 
     yield load
-    for handler in loaded:
-        made_late = [handler.sqs()] if handler.sqs.cache_info().currsize else []
-        for client in (handler.s3, handler.ecr, handler.dynamodb, *made_late):
-            client.close()
+    for function in loaded:
+        function.close()
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[Outcomes]:
+    """The outcomes of each invocation so far."""
+    made: list[Outcomes] = []
+
+    def make() -> Outcomes:
+        made.append(Outcomes())
+        return made[-1]
+
+    monkeypatch.setattr("s3_to_ecr.app.Outcomes", make)
+    return made

@@ -1,168 +1,205 @@
-"""One object's way: the job that its key asks for, done; and the images that waited for it."""
+"""Runs the job for one object, then pushes images that waited for it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
 
-from s3_to_ecr.aws.s3 import Blob, open_blob
-from s3_to_ecr.carriers.notifications import ObjectCreated, OtherEvent
+from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
+from s3_to_ecr.carriers.notifications import read_record
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     BlobsMissing,
     ObjectMissing,
     OutOfTime,
-    Rejected,
     RequestRefused,
     RetryLater,
+    S3ToEcrError,
+    Unexpected,
+    combined,
     concerning,
 )
+from s3_to_ecr.images.destination import destination
 from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES, is_manifest
-from s3_to_ecr.images.model import blob_missing, open_current
+from s3_to_ecr.images.object_source import blob_missing
 from s3_to_ecr.layouts import route
-from s3_to_ecr.layouts.jobs import Ignore, Job, PushImage, Result, UploadLayer
-from s3_to_ecr.push.image import ImageMirror
-from s3_to_ecr.push.layer import LayerMirror
+from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
+from s3_to_ecr.objects import OtherEvent, S3Object
+from s3_to_ecr.push.image import ImagePusher
+from s3_to_ecr.push.layer import LayerPusher
+from s3_to_ecr.results import Failure, Result
 from s3_to_ecr.settings import Settings
-from s3_to_ecr.state.waiting_images import Waiting
-from s3_to_ecr.telemetry.logs import log_with, logger, object_context, record_result, report
+from s3_to_ecr.state.waiting_images import WaitingImages
+from s3_to_ecr.telemetry.logs import log_with, logger, object_context
+from s3_to_ecr.telemetry.outcomes import Outcomes
 
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
+# If several waiting images fail, one that is only out of time says when to try again.
+_RANKING = (OutOfTime, RetryLater)
 
 
-class Mirror:
-    """Brings objects out of `s3` into ECR, as `layers` and `images`."""
+class Dispatcher:
+    """Brings the objects of one invocation into ECR, through `layers` and `images`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (it is made in one place)
         self,
-        s3: S3Client,
-        layers: LayerMirror,
-        images: ImageMirror,
-        waiting: Waiting,
+        *,
+        reader: ObjectReader,
+        layers: LayerPusher,
+        images: ImagePusher,
+        waiting: WaitingImages,
+        outcomes: Outcomes,
         deadline: Deadline,
         settings: Settings,
     ) -> None:
-        self._s3 = s3
+        self._reader = reader
         self._layers = layers
         self._images = images
         self._waiting = waiting
+        self._outcomes = outcomes
         self._deadline = deadline
         self._settings = settings
 
-    def mirror(self, created: ObjectCreated | OtherEvent) -> Result:
-        """Does what the object's key asks for. Raises any `S3ToEcrError`, of it or of an object that waited for it."""
-        log_with(bucket=created.bucket, key=created.key)
-        with concerning(created.bucket, created.key):
-            if isinstance(created, OtherEvent):
-                return _ignored(created, f"{created.name} announces no new object")
-            job = route(created.key, self._settings)
-            # Where a link names a blob, that is what others may have waited for.
-            brought = (isinstance(job, UploadLayer) and job.blob_key) or created.key
-            try:
-                result = self._do(job, created)
-            except BlobsMissing:
-                if job.part_of_image and brought == created.key:
-                    self._push_what_waits_for(created.bucket, brought)
-                raise
-            if job.part_of_image:
-                self._push_what_waits_for(created.bucket, brought)
-            return result
+    def run(self, record: dict[str, Any]) -> Result | Failure:
+        """Runs one record of a notification to its end. It never raises, so the other records are run, too."""
+        with object_context():
+            outcome = self._attempt_record(record)
+            self._outcomes.record(outcome)
+        return Failure(record, outcome) if isinstance(outcome, S3ToEcrError) else outcome
 
-    def _do(self, job: Job, created: ObjectCreated) -> Result:
-        """Does the job; or notes what it waits for, and raises a `RetryLater`."""
+    def _attempt_record(self, record: dict[str, Any]) -> Result | S3ToEcrError:
+        try:
+            target = read_record(record)
+            log_with(bucket=target.bucket, key=target.key)
+            with concerning(target.bucket, target.key):
+                if isinstance(target, OtherEvent):
+                    return _ignored(target, f"{target.name} does not announce a new object")
+                return self._run(target)
+        except S3ToEcrError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (the boundary between objects)
+            return Unexpected.from_error(error)
+
+    def _run(self, target: S3Object) -> Result:
+        """Runs the job that the object's key asks for, then pushes the images that waited for the object."""
+        job = route(target.key, self._settings)
+        # If a link names a blob, that blob is what images may have waited for.
+        arrived_key = (isinstance(job, UploadLayer) and job.blob_key) or target.key
+        try:
+            result = self._run_job(job, target)
+        except BlobsMissing:
+            if job.part_of_image and arrived_key == target.key:
+                self._push_images_waiting_for(target.bucket, arrived_key)
+            raise
+        if job.part_of_image and (completed := self._push_images_waiting_for(target.bucket, arrived_key)):
+            return {**result, "completed": completed}
+        return result
+
+    def _run_job(self, job: Job, target: S3Object) -> Result:
+        """Runs the job. If it has to wait for other objects, leaves a note under their keys and raises `RetryLater`."""
         noted: set[str] = set()
         while True:
             try:
                 match job:
                     case Ignore(reason):
-                        return _ignored(created, reason)
+                        return _ignored(target, reason)
                     case UploadLayer():
-                        return self._upload(job, created)
-                    case PushImage():
-                        return self._push(job, created)
+                        return self._upload_layer(job, target)
+                    case PushImages():
+                        return self._push_images(job, target)
             except RetryLater as later:
                 awaited = set(later.awaited) - noted
                 if not awaited:
                     raise
                 for key in awaited:
-                    self._note(created.bucket, key, created.key)
-                # Once more: what came before the note was written was not told by it.
+                    self._note(target.bucket, key, target.key)
+                # Try again: the blob may have arrived before the note existed.
                 noted |= awaited
 
     def _note(self, bucket: str, awaited: str, key: str) -> None:
         try:
             self._waiting.note(bucket, awaited, key)
         except RequestRefused as error:
-            # The notes on one object fill a row: hundreds of images wait for it, and this one by its message alone.
+            # The note row is full; this image is retried only by its own message.
             logger.warning("The image waits without a note", awaited=awaited, reason=error.reason)
 
-    def _upload(self, job: UploadLayer, created: ObjectCreated) -> Result:
-        """Brings the object, or the one that it names, into ECR as a layer."""
+    def _upload_layer(self, job: UploadLayer, target: S3Object) -> Result:
+        """Brings the object, or the blob that it names, into ECR as a layer."""
         log_with(repository=job.repository)
         if job.digest:
             log_with(digest=job.digest)
         self._require_time()
         started = time.monotonic()
-        blob = self._open_named(job.blob_key, job, created) if job.blob_key else open_blob(self._s3, created)
+        blob = self._open_named(job.blob_key, job, target) if job.blob_key else self._reader.open(target)
         if job.may_be_manifest and blob.size <= MAX_MANIFEST_BYTES and is_manifest(blob.read_all()):
-            return _ignored(created, "a manifest: pushed with the index.json that names it")
-        result = self._layers.upload(blob, job, created.sequencer)
-        record_result(result, time.monotonic() - started)
-        return {**result, "key": created.key}
+            return _ignored(target, "a manifest: it is pushed with the index.json that names it")
+        result = self._layers.push(blob, job.repository, job.digest, target.sequencer)
+        self._outcomes.record_layer(result, time.monotonic() - started)
+        return {**result, "key": target.key}
 
-    def _push(self, job: PushImage, created: ObjectCreated) -> Result:
-        """Brings the images that the object asks for into ECR; if it is an ordinary blob after all, that."""
-        log_with(repository=job.repository)
+    def _push_images(self, job: PushImages, target: S3Object) -> Result:
+        """Brings the images that the object asks for into ECR. If it is an ordinary blob after all, uploads that."""
+        to = partial(destination, self._settings, job.folder)
+        repository = to().repository
+        log_with(repository=repository)
         self._require_time()
-        found = job.layout.open(self._s3, created, self._deadline)
-        if found is None:
-            return self._upload(UploadLayer(job.repository, None), created)
-        return self._images.push(found, job.repository)
+        request = job.image_layout.find(self._reader, target)
+        if request is None:
+            return self._upload_layer(UploadLayer(repository, None), target)
+        return self._images.push(request, to)
 
-    def _push_what_waits_for(self, bucket: str, arrived: str) -> None:
-        """Does the jobs that waited for an object. Raises, when all are done, what has to be tried again.
+    def _push_images_waiting_for(self, bucket: str, arrived_key: str) -> list[Result]:
+        """Runs the jobs that waited for an object, and returns the results of those that succeeded.
 
-        What is wrong with one of them for good is told under its own key: the object that came is not to blame.
+        Raises what has to be retried once all have been run. A rejected image is reported under its own key: the object
+        that has arrived is not to blame.
         """
-        failures: list[RetryLater] = []
-        for key in self._waiting.keys(bucket, arrived):
+        completed: list[Result] = []
+        retried: list[RetryLater] = []
+        for key in self._waiting.keys(bucket, arrived_key):
             with object_context():
                 log_with(key=key)
-                try:
-                    with concerning(bucket, key):
-                        self._do(route(key, self._settings), ObjectCreated(bucket, key))
-                except RetryLater as error:
-                    if not error.only_waits:
-                        failures.append(error)
-                        continue
-                    logger.info("Now waiting for another object", reason=error.reason)
-                    if arrived in error.awaited:
-                        continue
-                except Rejected as error:
-                    report(error)
-                self._waiting.forget(bucket, arrived, key)
-        if failures:
-            raise failures[0]
+                outcome = self._attempt_waiting(S3Object(bucket, key))
+                if isinstance(outcome, RetryLater) and outcome.only_waits:
+                    logger.info("The image still waits", reason=outcome.reason)
+                    if arrived_key not in outcome.awaited:
+                        self._waiting.forget(bucket, arrived_key, key)
+                    continue
+                self._outcomes.record(outcome)
+                if isinstance(outcome, RetryLater):
+                    retried.append(outcome)
+                    continue
+                if not isinstance(outcome, S3ToEcrError):
+                    completed.append(outcome)
+                self._waiting.forget(bucket, arrived_key, key)
+        if retried:
+            raise combined(retried, _RANKING)
+        return completed
+
+    def _attempt_waiting(self, target: S3Object) -> Result | S3ToEcrError:
+        try:
+            with concerning(target.bucket, target.key):
+                return self._run_job(route(target.key, self._settings), target)
+        except S3ToEcrError as error:
+            return error
 
     def _require_time(self) -> None:
         try:
             self._deadline.require("this object")
-        except OutOfTime as late:
-            late.got_on = True  # so will the next invocation, which begins with all of its time
+        except OutOfTime:
+            self._outcomes.progressed = True  # the next invocation starts with all of its time, so it gets further
             raise
 
-    def _open_named(self, key: str, job: UploadLayer, created: ObjectCreated) -> Blob:
-        """The blob that a link names, which may come after it."""
+    def _open_named(self, key: str, job: UploadLayer, target: S3Object) -> ObjectRange:
+        """The blob that a link names. It may arrive after the link."""
         try:
-            return open_current(self._s3, created.bucket, key)
+            return self._reader.open_current(target.bucket, key)
         except ObjectMissing as missing:
-            raise blob_missing(str(job.digest), created.bucket, (key,)) from missing
+            raise blob_missing(str(job.digest), target.bucket, (key,)) from missing
 
 
-def _ignored(created: ObjectCreated | OtherEvent, reason: str) -> Result:
-    """Says so in the log and in the answer."""
-    logger.info("Ignored", reason=reason)
+def _ignored(target: S3Object | OtherEvent, reason: str) -> Result:
+    """The answer for an object that asks for nothing."""
     return Result(
-        bucket=created.bucket, key=created.key, action="ignored", repository=None, digest=None, size=None, reason=reason
+        bucket=target.bucket, key=target.key, action="ignored", repository=None, digest=None, size=None, reason=reason
     )

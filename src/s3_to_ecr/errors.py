@@ -2,18 +2,18 @@
 
 S3ToEcrError
 ├── Rejected                   will never work as it stands: reported, never retried
-│   ├── MalformedEvent         what arrived is not an S3 event
-│   ├── RepositoryNotNamed     the key has no folder and there is no default repository
+│   ├── MalformedEvent         the event is not one that S3 sends
+│   ├── RepositoryNotNamed     the key has no folder, and there is no default repository
 │   ├── InvalidRepositoryName  ECR would not accept the name
-│   ├── RepositoryMissing      ECR has no such repository, and may not be given one
+│   ├── RepositoryMissing      ECR has no such repository, and the function may not create it
 │   ├── UnsupportedArchive     an image archive that has to be unpacked first
-│   ├── BrokenArchive          a tar archive that is damaged, or reaches outside itself
-│   ├── UnsupportedManifest    a manifest of a kind that ECR does not take
-│   ├── BrokenManifest         a manifest that is not what it says
+│   ├── BrokenArchive          a tar archive that is damaged, or points outside itself
+│   ├── UnsupportedManifest    a kind of manifest that ECR does not accept
+│   ├── BrokenManifest         a manifest that is not what it claims to be
 │   ├── InvalidTag             ECR would not accept the tag, or two images want it
 │   ├── TagTaken               the tag is immutable and names another image
 │   ├── EmptyBlob              zero bytes: ECR has no empty layers
-│   ├── BlobTooLarge           more bytes or parts than ECR takes
+│   ├── BlobTooLarge           more bytes or parts than ECR accepts
 │   ├── DigestMismatch         the content does not have the digest that the key names
 │   ├── ObjectMissing          deleted since the event, or never there
 │   ├── ObjectChanged          overwritten since the event: a newer event is coming
@@ -21,26 +21,30 @@ S3ToEcrError
 │   ├── AccessDenied           a permission is missing
 │   └── RequestRefused         AWS calls the request itself invalid
 └── RetryLater                 may work later: goes back on the queue
-    ├── OutOfTime              the invocation ends before the layer does; progress is saved
-    ├── BlobsMissing           blobs that the manifest names are not there yet
-    ├── UploadInProgress       another invocation is at the same layer, or the same tags
-    ├── UploadLost             ECR forgot the upload, or stopped taking its parts
+    ├── OutOfTime              the invocation ends before the work does; progress is saved
+    ├── BlobsMissing           blobs that the manifest names have not arrived yet
+    ├── UploadInProgress       another invocation is uploading the layer, or setting the tag
+    ├── UploadLost             ECR forgot the upload, or stopped accepting its parts
     ├── TransferCorrupted      ECR received other bytes than S3 sent
     ├── ServiceUnavailable     throttling or an outage, past the SDK's own retries
-    └── Unexpected             a mistake of this program, or an answer that nobody has thought of
+    └── Unexpected             a bug in this program, or an answer that nobody has foreseen
+
+Errors are never changed once they are raised. Who knows more than the code that raised one, raises a copy that says it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Self
 
-# How many reasons one error gives, of several.
+# How many reasons a combined error quotes.
 _MOST_REASONS = 5
 
 
 class S3ToEcrError(Exception):
-    """The common base. `reason` says what happened and what to do; `bucket` and `key`, once known, to which object."""
+    """The common base. `reason` says what happened and what to do. `bucket` and `key` name the object, once known."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -51,13 +55,27 @@ class S3ToEcrError(Exception):
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}: {self.reason}" if self.bucket else self.reason
 
+    def within(self, part: str) -> Self:
+        """A copy whose reason begins with the part that failed, such as a layer or a tag."""
+        return self._copied(reason=f"{part}: {self.reason}")
+
+    def about(self, bucket: str, key: str) -> Self:
+        """A copy that names this object."""
+        return self._copied(bucket=bucket, key=key)
+
+    def _copied(self, **changes: Any) -> Self:
+        copied = copy.copy(self)
+        vars(copied).update(changes)
+        copied.__cause__ = self.__cause__
+        return copied.with_traceback(self.__traceback__)
+
 
 class Rejected(S3ToEcrError):
     """Will never work as it stands; somebody has to change something first."""
 
 
 class MalformedEvent(Rejected):
-    """The event, or one of its records, is not what S3 sends."""
+    """The event, or one of its records, is not one that S3 sends."""
 
 
 class RepositoryNotNamed(Rejected):
@@ -73,23 +91,23 @@ class RepositoryMissing(Rejected):
 
 
 class UnsupportedArchive(Rejected):
-    """An image archive in a form that cannot be read in pieces, such as a compressed one."""
+    """An image archive that cannot be read in pieces, such as a compressed one."""
 
 
 class BrokenArchive(Rejected):
-    """A tar archive that is cut off or damaged, lacks what it names, or has members or links outside itself."""
+    """A tar archive that is truncated or damaged, lacks a file that it names, or has links or members outside it."""
 
 
 class UnsupportedManifest(Rejected):
-    """A manifest that ECR does not take, such as Docker schema 1."""
+    """A manifest that ECR does not accept, such as Docker schema 1."""
 
 
 class BrokenManifest(Rejected):
-    """A manifest that cannot be parsed, or names a digest that its bytes do not have."""
+    """A manifest that cannot be parsed, or whose bytes do not have the digest that names it."""
 
 
 class InvalidTag(Rejected):
-    """The image's tag is outside the registry API's rule, or is another image's, too."""
+    """The tag breaks the registry API's rule, or two images of one object have it."""
 
 
 class TagTaken(Rejected):
@@ -101,7 +119,7 @@ class EmptyBlob(Rejected):
 
 
 class BlobTooLarge(Rejected):
-    """The blob is past ECR's largest layer, in bytes or in parts."""
+    """The blob is larger than ECR's largest layer, in bytes or in parts."""
 
 
 class DigestMismatch(Rejected):
@@ -113,7 +131,7 @@ class ObjectMissing(Rejected):
 
 
 class ObjectChanged(Rejected):
-    """The object is no longer the one that the event speaks of."""
+    """The object is no longer the one that the event is about."""
 
 
 class ObjectArchived(Rejected):
@@ -129,38 +147,39 @@ class RequestRefused(Rejected):
 
 
 class RetryLater(S3ToEcrError):
-    """May work later without anybody's help; when one of the objects with the `awaited` keys has come, if any.
+    """May work later without anybody's help.
 
-    If it `only_waits`, nothing else has failed.
+    `awaited` are keys of the same bucket: when one of these objects arrives, it is worth another try. If it
+    `only_waits`, nothing else has failed.
     """
 
-    awaited: tuple[str, ...] = ()
-    only_waits = False
+    def __init__(self, reason: str, *awaited: str, only_waits: bool = False) -> None:
+        super().__init__(reason)
+        self.awaited = awaited
+        self.only_waits = only_waits
+
+    def awaiting(self, *keys: str) -> Self:
+        """A copy that is worth another try when one of these objects arrives."""
+        return self._copied(awaited=keys)
 
 
 class OutOfTime(RetryLater):
-    """The invocation is about to end. `got_on` says that the next one will come nearer to the end of the object."""
-
-    def __init__(self, reason: str, *, got_on: bool = False) -> None:
-        super().__init__(reason)
-        self.got_on = got_on
+    """The invocation is about to end."""
 
 
 class BlobsMissing(RetryLater):
-    """Blobs that a manifest names have not arrived yet, under the keys where they are `awaited`."""
+    """Blobs that a manifest names have not arrived yet. They are expected under the `awaited` keys, where known."""
 
     def __init__(self, reason: str, *awaited: str) -> None:
-        super().__init__(reason)
-        self.awaited = awaited
-        self.only_waits = bool(awaited)
+        super().__init__(reason, *awaited, only_waits=bool(awaited))
 
 
 class UploadInProgress(RetryLater):
-    """Another invocation is uploading this layer, or setting the tags of this image."""
+    """Another invocation is uploading this layer, or setting this tag."""
 
 
 class UploadLost(RetryLater):
-    """ECR no longer knows the upload, or takes no more parts of it."""
+    """ECR no longer knows the upload, or accepts no more of its parts."""
 
 
 class TransferCorrupted(RetryLater):
@@ -172,37 +191,38 @@ class ServiceUnavailable(RetryLater):
 
 
 class Unexpected(RetryLater):
-    """An error outside this tree. It is the cause of this one, and its stack trace is in the log."""
+    """An error outside this tree. That error is the cause of this one, and its stack trace is in the log."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(f"an error that nobody expected, {type(error).__name__}: {error}")
-        self.__cause__ = error
+    @classmethod
+    def from_error(cls, error: Exception) -> Self:
+        wrapped = cls(f"unexpected error, this is a bug: {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
 
 
 @contextmanager
 def concerning(bucket: str, key: str) -> Iterator[None]:
-    """Writes into every error which object it is about, unless it knows. Others come out as `Unexpected`."""
+    """Names the object in every error that does not name one. Errors outside the tree come out as `Unexpected`."""
     try:
         yield
     except S3ToEcrError as error:
-        if error.bucket is None:
-            error.bucket, error.key = bucket, key
-        raise
+        if error.bucket is not None:
+            raise
+        raise error.about(bucket, key) from error.__cause__
     except Exception as error:
-        unexpected = Unexpected(error)
-        unexpected.bucket, unexpected.key = bucket, key
-        raise unexpected from error
+        raise Unexpected.from_error(error).about(bucket, key) from error
 
 
-def combined(failures: list[S3ToEcrError], ranking: tuple[type[S3ToEcrError], ...]) -> S3ToEcrError:
-    """The failure whose kind comes first in the `ranking`, with the reasons of all, and what any of them waits for."""
+def combined(failures: Sequence[S3ToEcrError], ranking: tuple[type[S3ToEcrError], ...]) -> S3ToEcrError:
+    """One error for several failures: of the kind that comes first in the `ranking`, with the reasons of all."""
+    if len(failures) == 1:
+        return failures[0]
     first = min(failures, key=lambda error: [isinstance(error, kind) for kind in ranking].index(True))
-    if len(failures) > 1:
-        more = f"; and {len(failures) - _MOST_REASONS} more" if len(failures) > _MOST_REASONS else ""
-        reasons = "; ".join(error.reason for error in failures[:_MOST_REASONS])
-        first.reason = f"{len(failures)} failures: {reasons}{more}"
+    more = f"; and {len(failures) - _MOST_REASONS} more" if len(failures) > _MOST_REASONS else ""
+    reasons = "; ".join(error.reason for error in failures[:_MOST_REASONS])
+    changes: dict[str, Any] = {"reason": f"{len(failures)} failures: {reasons}{more}"}
     if isinstance(first, RetryLater):
-        waiting = [error for error in failures if isinstance(error, RetryLater)]
-        first.awaited = tuple(key for error in waiting for key in error.awaited)
-        first.only_waits = all(error.only_waits for error in waiting)
-    return first
+        later = [error for error in failures if isinstance(error, RetryLater)]
+        changes["awaited"] = tuple(key for error in later for key in error.awaited)
+        changes["only_waits"] = all(error.only_waits for error in later)
+    return first._copied(**changes)  # noqa: SLF001 (this module's own)

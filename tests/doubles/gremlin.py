@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
+from s3_to_ecr.aws.clients import Clients
 from tests.doubles.server import answer_to
 
 # What may become of a call, whatever it asks for. Past "before" it has had its effect, and only the answer is lost.
@@ -47,15 +48,17 @@ _S3_STATUS = {
 
 
 class Gremlin:
-    """Sits in a handler's clients. `calls` are those that it has seen, as `service:Operation`, retries included."""
+    """Sits in a function's clients. `calls` are those that it has seen, as `service:Operation`, retries included."""
 
-    def __init__(self, handler: Any) -> None:
+    def __init__(self, clients: Clients) -> None:
         self.calls: list[str] = []
         self._plans: list[Callable[[str], str | None]] = []
         self._lock = threading.Lock()
         self._session = URLLib3Session(proxies={})
-        for client in (handler.s3, handler.ecr, handler.dynamodb):
-            client.meta.events.register("before-send", self._send)
+        for client in (clients.s3, clients.ecr, clients.dynamodb):
+            client.meta.events.register(
+                "before-send", cast("Any", self._send)
+            )  # the stubs know no handler that answers
 
     def fail(self, call: str, fault: str, *, nth: int = 1, times: int = 1) -> None:
         """Lets calls fail from the `nth` on, so many `times`. The call is `ecr:UploadLayerPart`, `ecr:*` or `*`."""

@@ -39,19 +39,17 @@ class Hourglass(Invocation):
         self.seconds -= seconds
 
 
-def let_parts_take(registry: Registry, patch: pytest.MonkeyPatch, invocation: Hourglass, seconds: float) -> None:
+def let_parts_take(patch: pytest.MonkeyPatch, invocation: Hourglass, seconds: float) -> None:
     """Lets every part take so long on its way to ECR."""
-    upload_part = type(registry).upload_part
+    upload_part = Registry.upload_part
 
-    def slow(upload: LayerUpload, part: LayerPart) -> PartReceipt:
+    def slow(registry: Registry, upload: LayerUpload, part: LayerPart) -> PartReceipt:
         invocation.pass_by(seconds)
         return upload_part(registry, upload, part)
 
-    patch.setattr(registry, "upload_part", slow)
+    patch.setattr(Registry, "upload_part", slow)
 
 
 def deadline_of(invocation: Invocation) -> Deadline:
     """The deadline of an invocation."""
-    deadline = Deadline()
-    deadline.begin(cast("Any", invocation))
-    return deadline
+    return Deadline(cast("Any", invocation))

@@ -11,6 +11,7 @@ from local.images import Built, Files
 from local.invocation import Invocation, put_event
 from local.layers import layer
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, S3Double, Stored
 
 LAYERS = [layer(f"srv/{name}", name.encode() * 100) for name in ("one", "two", "three")]
@@ -42,7 +43,7 @@ def put_all(s3: S3Double, files: Files, folder: str = "app/") -> list[dict[str, 
     return [put(s3, folder + path, content) for path, content in files.items()]
 
 
-def invoke(handler: Any, events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def invoke(handler: Function, events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [handler.lambda_handler(event, Invocation())["results"][0] for event in events]
 
 

@@ -14,10 +14,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from local.invocation import Invocation
+from s3_to_ecr.errors import S3ToEcrError
+from tests.doubles.function import Function
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -55,8 +57,8 @@ class Worker:
         assert self._process.returncode == 0
 
 
-def _kill_at(handler: Any, number: int, when: str) -> None:
-    """Lets this process end, as by Lambda's timeout, at a request of the handler's clients."""
+def _kill_at(function: Function, number: int, when: str) -> None:
+    """Lets this process end, as by Lambda's timeout, at a request of the function's clients."""
     sent = 0
     lock = threading.Lock()
 
@@ -71,31 +73,24 @@ def _kill_at(handler: Any, number: int, when: str) -> None:
         if sent >= number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for client in (handler.s3, handler.ecr, handler.dynamodb):
+    for client in (function.clients.s3, function.clients.ecr, function.clients.dynamodb):
         client.meta.events.register("before-send", before)
         client.meta.events.register("response-received", after)
 
 
-def _clock_ahead(seconds: float) -> Callable[[], float]:
-    return lambda: time.time() + seconds
-
-
-def _invoke(handler: Any, event: dict[str, Any]) -> Any:
-    from local.invocation import Invocation  # noqa: PLC0415 (when the test's environment is set)
-    from s3_to_ecr.errors import S3ToEcrError  # noqa: PLC0415
-
+def _invoke(function: Function, event: dict[str, Any]) -> Any:
     try:
-        return handler.lambda_handler(event, cast("Any", Invocation()))
+        return function.lambda_handler(event, Invocation())
     except S3ToEcrError as error:
         return type(error).__name__
 
 
-def _invoke_and_be_killed(handler: Any, event: dict[str, Any], kill: list[Any]) -> Any:
+def _invoke_and_be_killed(function: Function, event: dict[str, Any], kill: list[Any]) -> Any:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _kill_at(handler, *kill)
-        os.write(writer, json.dumps(_invoke(handler, event)).encode())
+        _kill_at(function, *kill)
+        os.write(writer, json.dumps(_invoke(function, event)).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
@@ -105,15 +100,14 @@ def _invoke_and_be_killed(handler: Any, event: dict[str, Any], kill: list[Any]) 
 
 
 def main() -> None:
-    import handler  # noqa: PLC0415 (it reads the environment when it is imported)
-
+    function = Function()
     for line in sys.stdin:
         asked = json.loads(line)
-        handler.ledger._clock = _clock_ahead(asked["clock"])
+        function.clock_ahead = asked["clock"]
         if asked["kill"]:
-            answer = _invoke_and_be_killed(handler, asked["event"], asked["kill"])
+            answer = _invoke_and_be_killed(function, asked["event"], asked["kill"])
         else:
-            answer = _invoke(handler, asked["event"])
+            answer = _invoke(function, asked["event"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

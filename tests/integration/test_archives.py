@@ -15,6 +15,7 @@ from local.images import Files
 from local.layers import gzipped_layer, layer
 from s3_to_ecr.errors import EmptyBlob, OutOfTime
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.invocation import Hourglass
 from tests.doubles.layouts import (
     AMD64,
@@ -66,7 +67,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 
 
 def test_docker_save_before_docker_25_becomes_an_image_with_its_config_and_layers(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put(s3_double, "app/any.tar", images.docker_save(["team/app:1.0", "app:latest"], AMD64))
 
@@ -85,7 +86,7 @@ def test_docker_save_before_docker_25_becomes_an_image_with_its_config_and_layer
 
 
 def test_docker_save_since_docker_25_keeps_its_manifest(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put(s3_double, "app/any.tar", images.docker_save_25(["app:1.0", "app:latest"], AMD64))
 
@@ -98,7 +99,7 @@ def test_docker_save_since_docker_25_keeps_its_manifest(
 
 @pytest.mark.parametrize("save", [images.docker_save, images.docker_save_25])
 def test_an_archive_without_a_tag_is_tagged_by_its_name(
-    save: Callable[..., bytes], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    save: Callable[..., bytes], handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     [result] = invoke(handler, [put(s3_double, "app/v2.tar", save([], AMD64))])
 
@@ -106,7 +107,7 @@ def test_an_archive_without_a_tag_is_tagged_by_its_name(
 
 
 def test_an_image_without_layers_beside_others_is_one_of_them(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """Docker's `FROM scratch` with nothing but a label."""
     empty = b'{"config": {}, "rootfs": {"type": "layers", "diff_ids": null}}'
@@ -124,7 +125,7 @@ def test_an_image_without_layers_beside_others_is_one_of_them(
 
 
 def test_an_archive_may_have_other_files_in_folders_first(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = {"notes/readme": b"x", "a/b/c": b"y"} | images.oci_layout({"1.0": AMD64})
 
@@ -135,7 +136,7 @@ def test_an_archive_may_have_other_files_in_folders_first(
 
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_archives_of_other_tools_keep_their_compressed_layers(
-    kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    kind: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     [result] = invoke(handler, [put(s3_double, "app/any.tar", ARCHIVES[kind]())])
 
@@ -147,7 +148,7 @@ def test_archives_of_other_tools_keep_their_compressed_layers(
 
 
 def test_a_layer_that_is_a_link_to_another_is_followed(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     config, first, *_ = images.image([LAYERS[0], LAYERS[0]]).blobs.values()
     description = [{"Config": "c.json", "RepoTags": None, "Layers": [f"{A}/layer.tar", f"{B}/layer.tar"]}]
@@ -199,7 +200,7 @@ def test_links_of_every_kind_are_followed_to_compressed_layers(
     first: str,
     target: str,
     form: Literal[0, 1, 2],
-    handler: Any,
+    handler: Function,
     s3_double: S3Double,
     strict_ecr: EcrDouble,
 ) -> None:
@@ -217,7 +218,7 @@ def test_links_of_every_kind_are_followed_to_compressed_layers(
     assert {entry["mediaType"] for entry in layers} == {f"{images.OCI_LAYER}+gzip"}
 
 
-def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler: Any, s3_double: S3Double) -> None:
+def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler: Function, s3_double: S3Double) -> None:
     """As that of a layer of more than 8 GiB; and of what nobody knows POSIX wants the data passed over, too."""
     size = f"size={len(LAYERS[0])}\n"
     record = f"{len(size) + 3} {size}".encode()
@@ -234,7 +235,9 @@ def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler:
     assert invoke(handler, [put(s3_double, "app/1.tar", b"".join(parts) + bytes(1024))])[0]["action"] == "pushed"
 
 
-def test_of_two_members_of_one_name_the_last_counts(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_of_two_members_of_one_name_the_last_counts(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
     members = [member(path, content) for path, content in images.oci_layout({"1": AMD64}).items()]
 
     invoke(handler, [put(s3_double, "app/x.tar", member("index.json", b"{}") + b"".join(members) + bytes(1024))])
@@ -243,7 +246,7 @@ def test_of_two_members_of_one_name_the_last_counts(handler: Any, s3_double: S3D
 
 
 def test_an_image_that_is_listed_twice_has_the_tags_of_both(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     listed = [json.loads(description("l.tar", tag=tag))[0] for tag in ("1", "2")]
     files = {"c.json": config_of(LAYERS[:1]), "l.tar": LAYERS[0], "manifest.json": json.dumps(listed).encode()}
@@ -253,7 +256,7 @@ def test_an_image_that_is_listed_twice_has_the_tags_of_both(
     assert sorted(strict_ecr.repositories["app"].tags) == ["1", "2"]
 
 
-def test_a_zstd_layer_is_taken_at_its_names_word(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_zstd_layer_is_taken_at_its_names_word(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
     blob = b"\x28\xb5\x2f\xfd whatever"
     digest = images.digest_of(blob)
     archive = described_archive("c.json", {f"{digest.partition(':')[2]}.tar.zst": blob})
@@ -265,7 +268,7 @@ def test_a_zstd_layer_is_taken_at_its_names_word(handler: Any, s3_double: S3Doub
 
 
 def test_what_an_artifact_in_an_archive_is_about_is_put_too(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     sbom = images.image([b"{}"], artifactType="application/spdx+json", subject=AMD64.descriptor)
     files = images.oci_layout({"sbom": sbom, "x": AMD64}) | {
@@ -278,7 +281,7 @@ def test_what_an_artifact_in_an_archive_is_about_is_put_too(
 
 
 def test_many_folders_that_hold_layers_are_an_image_archives(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     layers = [layer(f"srv/{number}", b"x") for number in range(25)]
     files = {f"{number}/layer.tar": content for number, content in enumerate(layers)}
@@ -290,7 +293,7 @@ def test_many_folders_that_hold_layers_are_an_image_archives(
 
 
 def test_hashing_a_compressed_layer_stops_in_time(
-    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = put(s3_double, "app/x.tar", described_archive("c.json", {"0.tar.gz": GZIPPED[0]}))
     invocation = Hourglass(60)
@@ -305,13 +308,13 @@ def test_hashing_a_compressed_layer_stops_in_time(
 
 
 @pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
-def test_an_empty_archive_is_an_empty_blob(key: str, handler: Any, s3_double: S3Double) -> None:
+def test_an_empty_archive_is_an_empty_blob(key: str, handler: Function, s3_double: S3Double) -> None:
     with pytest.raises(EmptyBlob):
         invoke(handler, [put(s3_double, key, b"")])
 
 
 @pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
-def test_what_a_compressed_layer_is_takes_one_read_more(key: str, handler: Any, s3_double: S3Double) -> None:
+def test_what_a_compressed_layer_is_takes_one_read_more(key: str, handler: Function, s3_double: S3Double) -> None:
     invoke(handler, [put(s3_double, key, GZIPPED[0])])
 
     assert len(s3_double.reads) == 2

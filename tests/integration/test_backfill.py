@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -14,12 +13,10 @@ import pytest
 from local.invocation import Invocation
 from local.samples import SAMPLES, put_samples
 from local.stack import BUCKET, REPOSITORY, Stack
-from tests.conftest import ROOT, sqs_message
+from tests.conftest import ROOT, Load, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
-
-Load = Callable[..., Any]
 
 
 def job(version: str, *keys: str, version_id: str | None = None) -> dict[str, Any]:

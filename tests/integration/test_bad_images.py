@@ -17,6 +17,7 @@ from local.layers import gzipped_layer, layer
 from s3_to_ecr import errors
 from s3_to_ecr.errors import S3ToEcrError
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, put, put_all
 from tests.doubles.s3 import S3Double
 
@@ -99,20 +100,20 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "manifest that is not JSON": (with_document(b"<html>"), errors.BrokenManifest, "is not JSON"),
     "manifest that is not text": (with_document(b"\xff\xfe{}"), errors.BrokenManifest, "is not JSON"),
     "manifest that is JSON nested too deep": (with_document(b"[" * 100_000), errors.BrokenManifest, "is not JSON"),
-    "manifest that is a list": (with_document(b"[]"), errors.BrokenManifest, "no object"),
+    "manifest that is a list": (with_document(b"[]"), errors.BrokenManifest, "not a JSON object"),
     "manifest that is empty": (with_document(b""), errors.BrokenManifest, "is not JSON"),
     "manifest that is something else": (with_document(b'{"a": 1}'), errors.BrokenManifest, "neither"),
     "manifest over 4 MiB": (with_document(b" " * 4_194_305), errors.BrokenManifest, "4,194,304"),
-    "manifest with layers that are none": (with_document(document(layers="x")), errors.BrokenManifest, "no list"),
+    "manifest with layers that are none": (with_document(document(layers="x")), errors.BrokenManifest, "not a list"),
     "manifest with a layer without a digest": (with_document(document(layers=[{}])), errors.BrokenManifest, "without"),
     "manifest with a layer that climbs": (
-        with_document(document(layers=[{"digest": "sha256:../../../secret"}])), errors.BrokenManifest, "no digest"),
+        with_document(document(layers=[{"digest": "sha256:../../../secret"}])), errors.BrokenManifest, "not a digest"),
     "manifest with a sha512 digest": (
         with_document(document(layers=[{"digest": "sha512:" + "0" * 128}])), errors.UnsupportedManifest, "sha256"),
     "Docker schema 1 without its number": (
         with_document(b'{"fsLayers": [], "layers": []}'), errors.UnsupportedManifest, "skopeo copy"),
     "media type that is a list": (
-        with_document(document(mediaType=["x"], layers=[])), errors.BrokenManifest, "no media type"),
+        with_document(document(mediaType=["x"], layers=[])), errors.BrokenManifest, "media type that is not a text"),
     "Docker schema 1": (
         with_document(b'{"schemaVersion": 1, "fsLayers": []}'), errors.UnsupportedManifest, "skopeo copy"),
     "signed Docker schema 1": (
@@ -137,13 +138,13 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "file whose name is no tag": ({"manifests/a b": AMD64.manifest}, errors.InvalidTag, "Rename"),
     "archive whose name is no tag": ({"a b.tar": images.docker_save([], AMD64)}, errors.InvalidTag, "Rename"),
 
-    "tar that is no tar": ({"1.0.tar": b"hello" * 1000}, errors.BrokenArchive, "no tar archive"),
-    "tar that is too short": ({"1.0.tar": b"hello"}, errors.BrokenArchive, "no tar archive"),
+    "tar that is no tar": ({"1.0.tar": b"hello" * 1000}, errors.BrokenArchive, "not a tar archive"),
+    "tar that is too short": ({"1.0.tar": b"hello"}, errors.BrokenArchive, "not a tar archive"),
     "tar that is cut off in a header": (
-        {"1.0.tar": TAR[: TAR.index(b"oci-layout") + 100]}, errors.BrokenArchive, "cut off"),
+        {"1.0.tar": TAR[: TAR.index(b"oci-layout") + 100]}, errors.BrokenArchive, "truncated"),
     "tar that is cut off in a member": (
-        {"1.0.tar": TAR[: len(TAR) // 2 // 512 * 512]}, errors.BrokenArchive, "cut off"),
-    "tar that is cut off at its end": ({"1.0.tar": TAR.rstrip(b"\0")}, errors.BrokenArchive, "cut off"),
+        {"1.0.tar": TAR[: len(TAR) // 2 // 512 * 512]}, errors.BrokenArchive, "truncated"),
+    "tar that is cut off at its end": ({"1.0.tar": TAR.rstrip(b"\0")}, errors.BrokenArchive, "truncated"),
     "tar that is damaged": (
         {"1.0.tar": TAR.replace(b"oci-layout\0", b"oci-layouX\0")}, errors.BrokenArchive, "damaged"),
     "tar with a member outside": (archive({"../evil": b"x"}), errors.BrokenArchive, "'../evil'"),
@@ -161,14 +162,14 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "docker save that names a link out": (
         saved(Layers=["0.tar", "1.tar", "link.tar"]), errors.BrokenArchive, "link out"),
     "docker save that names a link to itself": (
-        saved(Layers=["0.tar", "1.tar", "circle.tar"]), errors.BrokenArchive, "circles"),
+        saved(Layers=["0.tar", "1.tar", "circle.tar"]), errors.BrokenArchive, "form a circle"),
     "docker save that lacks a layer": (saved(Layers=["0.tar", "1.tar", "x.tar"]), errors.BrokenArchive, "'x.tar'"),
     "docker save that lacks its config": (saved(Config="x.json"), errors.BrokenArchive, "'x.json'"),
     "docker save with too few layers": (saved(Layers=["0.tar"]), errors.BrokenManifest, "diff_id"),
     "docker save with layers in another order": (
         saved(Layers=["1.tar", "0.tar", "2.tar"]), errors.DigestMismatch, "layer sha256:"),
     "docker save whose config is a layer": (saved(Config="0.tar"), errors.BrokenManifest, "not JSON"),
-    "docker save whose layers are no paths": (saved(Layers=[1, 2, 3]), errors.BrokenManifest, "paths or tags belong"),
+    "docker save whose layers are no paths": (saved(Layers=[1, 2, 3]), errors.BrokenManifest, "not paths or tags"),
     "docker save that is not JSON": (
         {"1.0.tar": images.tar({f"{'0' * 64}/layer.tar": b"x", "manifest.json": b"x"})}, errors.BrokenManifest,
         "manifest.json is not JSON"),
@@ -187,7 +188,7 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
         {"index.json": json.dumps({"manifests": [
             built.descriptor | {"annotations": {"org.opencontainers.image.ref.name": "latest"}}
             for built in (AMD64, ARM64)]}).encode()},
-        errors.InvalidTag, f"'latest', and all go to one repository: {AMD64.digest}, {ARM64.digest}"),
+        errors.InvalidTag, f"'latest', and all go to the repository app: {AMD64.digest}, {ARM64.digest}"),
     "manifest with too many blobs": (
         with_document(document(layers=[{"digest": f"sha256:{number:064}"} for number in range(10_001)])),
         errors.UnsupportedManifest, "10,000"),
@@ -226,7 +227,7 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_is_rejected_with_a_reason_and_sets_no_tag(
-    name: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files, error, told = BAD[name]
     put_all(s3_double, files, "app/")
@@ -277,7 +278,7 @@ ORDINARY: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", ORDINARY)
 def test_an_ordinary_layer_is_uploaded_as_it_is_whatever_its_name(
-    name: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     content = ORDINARY[name]
 
@@ -288,7 +289,7 @@ def test_an_ordinary_layer_is_uploaded_as_it_is_whatever_its_name(
 
 
 def test_one_bad_image_of_a_layout_does_not_stop_the_others(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.oci_layout({"bad one": AMD64, "good": ARM64, "2.0": MULTI_ARCH})
     event = put_all(s3_double, files)[0]

@@ -15,10 +15,12 @@ import pytest
 from local.invocation import Invocation
 from local.stack import BUCKET, Stack
 from s3_to_ecr import errors
+from s3_to_ecr.carriers.notifications import read_record
 from s3_to_ecr.errors import S3ToEcrError
 from s3_to_ecr.layouts import route
-from tests.conftest import sqs_message
+from tests.conftest import Load, sqs_message
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, S3Double, Stored
 from tests.doubles.server import Fault
 
@@ -47,7 +49,7 @@ BAD = {
     "wrong digest": Bad(f"app/sha256:{OTHER_HEX}", errors.DigestMismatch, "digest that its key names"),
     "wrong digest, no algorithm": Bad(f"app/{OTHER_HEX}", errors.DigestMismatch, "digest that its key names"),
     "changed": Bad("app/changed", errors.ObjectChanged, "event of its own", event={"eTag": "an-older-one"}),
-    "deleted": Bad("app/deleted", errors.ObjectMissing, "deleted since the event", stored=None),
+    "deleted": Bad("app/deleted", errors.ObjectMissing, "deleted after the event", stored=None),
     "shorter than told": Bad("app/short", errors.ObjectChanged, "event of its own", event={"size": 11}),
     "longer than told": Bad("app/long", errors.ObjectChanged, "has 10 bytes, not 9", event={"size": 9}),
     "archived": Bad("app/cold", errors.ObjectArchived, "Restore", fault=Fault("InvalidObjectState", 403)),
@@ -70,7 +72,7 @@ def etag(body: bytes) -> str:
 
 
 @pytest.fixture
-def handler(stack: Stack, s3_double: S3Double, strict_ecr: EcrDouble, load_handler: Callable[..., Any]) -> Any:
+def handler(stack: Stack, s3_double: S3Double, strict_ecr: EcrDouble, load_handler: Load) -> Function:
     s3_double.objects["app/good"] = Stored(Bytes(GOOD), etag(GOOD))
     endpoints = {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
     while stack.sqs.receive_message(QueueUrl=stack.dead_letter_queue_url).get("Messages"):
@@ -97,7 +99,7 @@ def only_the_good_layer(strict_ecr: EcrDouble) -> bool:
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
 def test_a_bad_object_fails_the_invocation_after_the_good_one_is_done(
     bad: Bad,
-    handler: Any,
+    handler: Function,
     s3_double: S3Double,
     strict_ecr: EcrDouble,
     context: Invocation,
@@ -120,7 +122,7 @@ def test_a_bad_object_fails_the_invocation_after_the_good_one_is_done(
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
 def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
     bad: Bad,
-    handler: Any,
+    handler: Function,
     stack: Stack,
     s3_double: S3Double,
     strict_ecr: EcrDouble,
@@ -146,7 +148,7 @@ def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
 
 
 def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
-    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     bodies = ["hello", '{"Records": [{"eventSource": "aws:sns"}]}', json.dumps({"Records": [record("app/good", GOOD)]})]
     messages = [sqs_message(body, number) for number, body in enumerate(bodies)]
@@ -161,13 +163,13 @@ def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
     assert {message["MessageAttributes"]["ErrorType"]["StringValue"] for message in dead} == {"MalformedEvent"}
 
 
-def test_a_direct_event_that_is_none_is_named(handler: Any, context: Invocation) -> None:
+def test_a_direct_event_that_is_none_is_named(handler: Function, context: Invocation) -> None:
     with pytest.raises(errors.MalformedEvent, match="hello"):
         handler.lambda_handler({"hello": "world"}, context)
 
 
 def test_several_bad_objects_are_all_told(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     records = [prepare(BAD["empty object"], s3_double), record("app/good", GOOD), prepare(BAD["deleted"], s3_double)]
 
@@ -178,7 +180,7 @@ def test_several_bad_objects_are_all_told(
     assert only_the_good_layer(strict_ecr)
 
 
-def test_results_come_in_the_order_of_the_records(handler: Any, s3_double: S3Double, context: Invocation) -> None:
+def test_results_come_in_the_order_of_the_records(handler: Function, s3_double: S3Double, context: Invocation) -> None:
     s3_double.objects["app/other"] = Stored(Bytes(b"other"), etag(b"other"))
     removed = record("app/gone", b"") | {"eventName": "ObjectRemoved:Delete"}
     records = [record("app/folder/", b""), record("app/good", GOOD), removed, record("app/other", b"other")]
@@ -195,7 +197,7 @@ def test_results_come_in_the_order_of_the_records(handler: Any, s3_double: S3Dou
 
 
 def test_an_outage_puts_the_message_back_and_nothing_is_reported(
-    handler: Any, stack: Stack, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryBusyException"))
     message = sqs_message(json.dumps({"Records": [record("app/good", GOOD)]}))
@@ -210,23 +212,21 @@ def test_an_outage_puts_the_message_back_and_nothing_is_reported(
 
 
 def test_a_bug_in_reading_a_record_does_not_stop_the_others(
-    handler: Any, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
+    handler: Function, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = handler.events.object_created
-
-    def buggy(told: dict[str, Any]) -> Any:
-        if told["s3"]["object"]["key"] == "app%2Fbug":
+    def buggy(record: dict[str, Any]) -> Any:
+        if record["s3"]["object"]["key"] == "app%2Fbug":
             raise ZeroDivisionError("a bug")
-        return read(told)
+        return read_record(record)
 
-    monkeypatch.setattr(handler.events, "object_created", buggy)
+    monkeypatch.setattr("s3_to_ecr.dispatcher.read_record", buggy)
     with pytest.raises(errors.Unexpected, match="ZeroDivisionError: a bug"):
         handler.lambda_handler({"Records": [record("app/bug", b"x"), record("app/good", GOOD)]}, context)
     assert only_the_good_layer(strict_ecr)
 
 
 def test_a_bug_in_one_object_does_not_stop_the_others(
-    handler: Any, strict_ecr: EcrDouble, context: Invocation, logs: Callable[[], list[dict[str, Any]]],
+    handler: Function, strict_ecr: EcrDouble, context: Invocation, logs: Callable[[], list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def buggy(key: str, settings: Any) -> Any:

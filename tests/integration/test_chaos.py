@@ -20,9 +20,10 @@ import pytest
 from local.invocation import Invocation, put_event
 from local.stack import Stack
 from s3_to_ecr.errors import UploadInProgress
-from s3_to_ecr.state.leases import LEASE_SECONDS, Ledger
-from tests.conftest import SMALL_PART, sqs_message
+from s3_to_ecr.state.leases import LEASE_SECONDS, Leases
+from tests.conftest import SMALL_PART, Load, sqs_message
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import ANY_FAULT, Gremlin
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.worker import Worker
@@ -31,12 +32,11 @@ pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
 PART = SMALL_PART
 SIZE = 3500
-Load = Callable[..., Any]
 T = TypeVar("T")
 
 
 @pytest.fixture
-def other(doubled: dict[str, str], load_handler: Load) -> Any:
+def other(doubled: dict[str, str], load_handler: Load) -> Function:
     """Another invocation's, beside the `handler`."""
     return load_handler(doubled)
 
@@ -59,24 +59,20 @@ class Layer:
         self.message = {"Records": [sqs_message(json.dumps(self.notification))]}
 
 
-def deliver(handler: Any, layer: Layer, ecr: EcrDouble) -> int:
+def deliver(handler: Function, layer: Layer, ecr: EcrDouble) -> int:
     """Delivers the message until it is done with, and returns how often that was. Nothing waits for a lease to end."""
     for delivery in range(1, 6):
         answer = handler.lambda_handler(layer.message, Invocation())
         if answer == {"batchItemFailures": []}:
             assert ecr.content_of("app", layer.digest) == layer.content
             return delivery
-        handler.ledger._clock = later(handler.ledger._clock)
+        handler.let_leases_end()
     raise AssertionError("the message does not get done")
-
-
-def later(clock: Callable[[], float]) -> Callable[[], float]:
-    return lambda: clock() + LEASE_SECONDS + 1
 
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
 def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
-    fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    fault: str, known: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     deliver(handler, Layer(s3_double, "undisturbed", known=known), strict_ecr)
     calls = len(gremlin.calls)
@@ -96,7 +92,13 @@ def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
 @pytest.mark.parametrize("fault", ["error 500", "cut after"])
 @pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
 def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
-    service: str, fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    service: str,
+    fault: str,
+    known: bool,
+    handler: Function,
+    gremlin: Gremlin,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
 ) -> None:
     for nth in range(1, 16):
         strict_ecr.calls.clear()
@@ -105,7 +107,7 @@ def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
 
         handler.lambda_handler(layer.message, Invocation())
         gremlin.rest()
-        handler.ledger._clock = later(handler.ledger._clock)
+        handler.let_leases_end()
         deliver(handler, layer, strict_ecr)
 
         # The SDK sends a part four times in an outage, and the next delivery may ask ECR by a part where it stands.
@@ -114,7 +116,7 @@ def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
 def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
-    fault: str, known: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    fault: str, known: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """Four times in a row is one failure of ours; everything after it goes well again."""
     for service in ("ecr", "s3", "dynamodb"):
@@ -165,17 +167,15 @@ def test_a_killed_processs_layer_waits_for_its_lease_to_end(
 
 
 def test_of_two_invocations_for_one_layer_one_uploads_and_the_other_waits(
-    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    known: bool, handler: Function, gremlin: Gremlin, other: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     layer = Layer(s3_double, "wanted twice", known=known)
     answers: list[Any] = []
-    upload_part = handler.registry.upload_part
 
-    def meanwhile(*arguments: Any) -> Any:
+    def meanwhile() -> None:
         answers.append(other.lambda_handler(layer.message, Invocation()))
-        return upload_part(*arguments)
 
-    monkeypatch.setattr(handler.registry, "upload_part", meanwhile)
+    gremlin.meddle("ecr:UploadLayerPart", meanwhile, times=4)
     assert handler.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
 
     # At every part of the first, the second found it at work, and its message waits.
@@ -186,19 +186,15 @@ def test_of_two_invocations_for_one_layer_one_uploads_and_the_other_waits(
 
 
 def test_a_layer_that_another_has_finished_just_now_is_not_sent_again(
-    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    known: bool, handler: Function, other: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """The second looks for the layer in vain, is overtaken by the whole upload, and only then takes the lease."""
     layer = Layer(s3_double, "overtaken", known=known)
-    lease = other.ledger.lease
-
-    def overtaken(*arguments: Any) -> Any:
-        handler.lambda_handler(layer.message, Invocation())
-        return lease(*arguments)
-
-    monkeypatch.setattr(other.ledger, "lease", overtaken)
+    gremlin = Gremlin(other.clients)
+    gremlin.meddle("dynamodb:UpdateItem", lambda: handler.lambda_handler(layer.message, Invocation()))
     [result] = other.lambda_handler(layer.notification, Invocation())["results"]
 
+    gremlin.close()
     assert result["action"] == "skipped"
     assert len(strict_ecr.spans) == 4
 
@@ -255,19 +251,16 @@ def run_side_by_side(environment: dict[str, str], waiting: list[T], message: Cal
 
 
 def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
-    known: bool, handler: Any, other: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    known: bool, handler: Function, gremlin: Gremlin, other: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    other.ledger._clock = later(other.ledger._clock)
+    other.let_leases_end()
     layer = Layer(s3_double, "hangs", known=known)
-    upload_part = handler.registry.upload_part
 
-    def hangs(upload: Any, part: Any) -> Any:
-        if part.first_byte == 2000:
-            assert other.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
-            handler.ledger._clock = other.ledger._clock
-        return upload_part(upload, part)
+    def hang() -> None:
+        assert other.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
+        handler.let_leases_end()
 
-    monkeypatch.setattr(handler.registry, "upload_part", hangs)
+    gremlin.meddle("ecr:UploadLayerPart", hang, nth=3)
     handler.lambda_handler(layer.message, Invocation())
     [result] = other.lambda_handler(layer.notification, Invocation())["results"]
 
@@ -278,7 +271,7 @@ def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
 
 
 def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
-    stack: Stack, doubled: dict[str, str], handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    stack: Stack, doubled: dict[str, str], handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for known in (True, False):
         deliver(handler, Layer(s3_double, "done", known=known), strict_ecr)
@@ -290,7 +283,7 @@ def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
 
 def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: dict[str, str]) -> None:
     """Which is DynamoDB's doing; here, that of the stand-in for it."""
-    ledger = Ledger(stack.dynamodb, fresh["STATE_TABLE"])
+    leases = Leases(stack.dynamodb, fresh["STATE_TABLE"])
     for number in range(10):
         together, holding = threading.Barrier(8), threading.Barrier(8)
         got: list[bool] = []
@@ -298,7 +291,7 @@ def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: d
         def take(layer: str, together: threading.Barrier, holding: threading.Barrier, got: list[bool]) -> None:
             together.wait(30)
             try:
-                with ledger.lease(None, "app", layer):
+                with leases.layer((None, "app"), layer):
                     got.append(True)
                     holding.wait(30)
             except UploadInProgress:
@@ -318,7 +311,7 @@ def test_a_lease_is_on_a_layer_in_one_registry(
     handler = load_handler(doubled, ECR_REGISTRY_ID="123456789012")
     layer = Layer(s3_double, "somewhere", known=True)
 
-    with handler.ledger.lease("123456789012", "app", layer.digest), pytest.raises(UploadInProgress):
+    with handler.leases.layer(("123456789012", "app"), layer.digest), pytest.raises(UploadInProgress):
         handler.lambda_handler(layer.notification, Invocation())
-    with handler.ledger.lease(None, "app", layer.digest):
+    with handler.leases.layer((None, "app"), layer.digest):
         assert handler.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "uploaded"

@@ -15,13 +15,12 @@ from local.layers import gzipped_layer
 from local.samples import SAMPLES, put_samples
 from local.stack import BUCKET, REPOSITORY, Stack
 from s3_to_ecr.errors import RepositoryMissing
-from tests.conftest import ROOT, sqs_message
+from tests.conftest import ROOT, Load, sqs_message
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
 MIB = 1024 * 1024
-Load = Callable[..., Any]
 
 
 def available(stack: Stack, repository: str, digest: str) -> bool:

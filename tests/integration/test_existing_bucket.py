@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any
 
 import boto3
 
@@ -15,13 +13,15 @@ from local.event import message
 from local.invocation import Invocation
 from local.layers import layer
 from local.stack import REGION, Stack, queue_arn
+from tests.conftest import Load
+from tests.doubles.function import Function
 from tests.template.rendering import deployed, properties, read_template
 
 BUILT = images.image([layer("srv/hello", b"Hello, registry!\n")])
 
 
 def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_brings(
-    stack: Stack, fresh: dict[str, str], load_handler: Callable[..., Any]
+    stack: Stack, fresh: dict[str, str], load_handler: Load
 ) -> None:
     name = f"registry-{uuid.uuid4().hex[:12]}"
     another = f"another-{name}"
@@ -55,7 +55,7 @@ def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_bri
     events.close()
 
 
-def take_all(stack: Stack, queue: str, handler: Any) -> list[str]:
+def take_all(stack: Stack, queue: str, handler: Function) -> list[str]:
     """Hands every message to the function, until there has been none for a second. Returns the objects' keys."""
     keys: list[str] = []
     quiet = time.monotonic() + 1

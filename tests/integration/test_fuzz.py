@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -14,7 +13,8 @@ from hypothesis import strategies as st
 from local.invocation import Invocation
 from local.stack import BUCKET
 from s3_to_ecr.errors import MalformedEvent, S3ToEcrError, Unexpected
-from tests.conftest import sqs_message
+from tests.conftest import Load, sqs_message
+from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, S3Double, Stored
 
 # Of all of Unicode, halves of characters, too, which JSON can name.
@@ -109,7 +109,7 @@ FUZZ = settings(max_examples=300, derandomize=True, suppress_health_check=list(H
 
 
 @pytest.fixture
-def handler(doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
+def handler(doubled: dict[str, str], load_handler: Load) -> Any:
     return load_handler(doubled, CREATE_REPOSITORIES="true")
 
 
@@ -131,7 +131,7 @@ def _every_object_is_there(s3_double: S3Double, monkeypatch: pytest.MonkeyPatch)
         ]
     }
 )
-def test_any_event_ends_in_an_answer_or_an_error_of_ours(handler: Any, event: Any) -> None:
+def test_any_event_ends_in_an_answer_or_an_error_of_ours(handler: Function, event: Any) -> None:
     errors: list[Exception] = []
     try:
         answer = handler.lambda_handler(event, Invocation())
@@ -146,7 +146,7 @@ def test_any_event_ends_in_an_answer_or_an_error_of_ours(handler: Any, event: An
 
 @FUZZ
 @given(st.one_of(NOTIFICATION.map(json.dumps), TEXT))
-def test_any_message_is_done_reported_or_put_back(handler: Any, body: str) -> None:
+def test_any_message_is_done_reported_or_put_back(handler: Function, body: str) -> None:
     answer = handler.lambda_handler({"Records": [sqs_message(body)]}, Invocation())
 
     # All calls go well, so there is nothing to wait for.
@@ -155,7 +155,7 @@ def test_any_message_is_done_reported_or_put_back(handler: Any, body: str) -> No
 
 @FUZZ
 @given(damaged(JOBS))
-def test_any_job_is_answered_or_refused(handler: Any, event: Any) -> None:
+def test_any_job_is_answered_or_refused(handler: Function, event: Any) -> None:
     try:
         answer = handler.lambda_handler(event, Invocation())
     except MalformedEvent:

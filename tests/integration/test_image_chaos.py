@@ -14,11 +14,12 @@ from local.invocation import Invocation
 from s3_to_ecr.state.leases import LEASE_SECONDS
 from tests.conftest import SMALL_PART, sqs_message
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import ANY_FAULT, Gremlin
 from tests.doubles.layouts import assert_pullable, put, put_all
 from tests.doubles.s3 import S3Double
 from tests.doubles.worker import Worker
-from tests.integration.test_chaos import later, run_side_by_side
+from tests.integration.test_chaos import run_side_by_side
 
 pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
@@ -29,19 +30,19 @@ def image(name: str, layers: int = 1, size: int = SMALL_PART + 500) -> Built:
     return images.image([chance.randbytes(size) for _ in range(layers)])
 
 
-def deliver(handler: Any, event: dict[str, Any]) -> int:
+def deliver(handler: Function, event: dict[str, Any]) -> int:
     """Delivers the event's message until it is done with, and returns how often that was."""
     message = {"Records": [sqs_message(json.dumps(event))]}
     for delivery in range(1, 6):
         if handler.lambda_handler(message, Invocation()) == {"batchItemFailures": []}:
             return delivery
-        handler.ledger._clock = later(handler.ledger._clock)
+        handler.let_leases_end()
     raise AssertionError("the message does not get done")
 
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
 def test_any_single_fault_at_any_call_is_mended_by_the_sdk(
-    fault: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    fault: str, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     deliver(handler, put_all(s3_double, images.oci_layout({"undisturbed": image("undisturbed")}))[0])
     calls = len(gremlin.calls)
@@ -63,7 +64,7 @@ def test_any_single_fault_at_any_call_is_mended_by_the_sdk(
 @pytest.mark.parametrize("fault", ["error 500", "cut after"])
 @pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
 def test_an_outage_that_begins_at_any_call_loses_nothing(
-    service: str, fault: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    service: str, fault: str, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for nth in range(1, 30):
         built = image(f"{service} {fault} {nth}")
@@ -72,7 +73,7 @@ def test_an_outage_that_begins_at_any_call_loses_nothing(
         handler.lambda_handler({"Records": [sqs_message(json.dumps(event))]}, Invocation())
 
         gremlin.rest()
-        handler.ledger._clock = later(handler.ledger._clock)
+        handler.let_leases_end()
         deliver(handler, event)
         assert_pullable(strict_ecr, "1.0", built)
 

@@ -14,7 +14,9 @@ from s3_to_ecr.errors import (
     TagTaken,
     UploadInProgress,
 )
+from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble, Image
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass
 from tests.doubles.layouts import (
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 
 
 def test_a_repeat_with_immutable_tags_is_free_and_another_image_is_refused(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.repositories["app"].immutable_tags = True
     first = put_all(s3_double, images.static_registry("1.0", AMD64))
@@ -53,7 +55,7 @@ def test_a_repeat_with_immutable_tags_is_free_and_another_image_is_refused(
 
 
 def test_a_tag_that_is_taken_does_not_stop_the_images_other_tags(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     invoke(handler, [put(s3_double, "app/x.tar", images.docker_save(["app:1", "app:2"], ARM64))])
     strict_ecr.repositories["app"].immutable_tags = True
@@ -66,7 +68,7 @@ def test_a_tag_that_is_taken_does_not_stop_the_images_other_tags(
 
 
 def test_that_another_invocation_has_just_put_the_same_tag_is_no_error(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     found = strict_ecr.repositories["app"]
     found.immutable_tags = True
@@ -84,7 +86,7 @@ def test_that_another_invocation_has_just_put_the_same_tag_is_no_error(
 
 @pytest.mark.parametrize("layout", ["static registry", "OCI layout", "registry storage"])
 def test_a_tag_names_what_was_written_last_whatever_order_the_events_come_in(
-    layout: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    layout: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     folder = FOLDERS.get(layout, "app/")
     old = put_all(s3_double, LAYOUTS[layout](AMD64), folder)
@@ -96,7 +98,7 @@ def test_a_tag_names_what_was_written_last_whatever_order_the_events_come_in(
 
 
 def test_an_archive_that_was_overwritten_moves_no_tag_back(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = images.docker_save_25(["app:latest", "app:1"], AMD64)
     new = put(s3_double, "app/image.tar", images.docker_save_25(["app:latest", "app:2"], ARM64))
@@ -113,7 +115,7 @@ def test_an_archive_that_was_overwritten_moves_no_tag_back(
 
 
 def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = put(s3_double, "app/build-1.tar", images.docker_save_25(["app:latest", "app:1"], AMD64), modified=1)
     new = put(s3_double, "app/build-2.tar", images.docker_save_25(["app:latest", "app:2"], ARM64), modified=2)
@@ -133,7 +135,7 @@ def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
 
 
 def test_an_image_that_is_tagged_again_is_the_last_even_if_nothing_was_to_be_done(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """A build, the next one, and the first again, whose tag is there when it comes; the next one's event comes late."""
     first, again = images.docker_save_25(["app:latest"], AMD64), images.docker_save_25(["app:latest", "app:b3"], AMD64)
@@ -149,7 +151,7 @@ def test_an_image_that_is_tagged_again_is_the_last_even_if_nothing_was_to_be_don
 
 
 def test_a_claim_on_a_tag_that_ecr_does_not_have_keeps_nobody_out(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
     new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
@@ -161,7 +163,10 @@ def test_a_claim_on_a_tag_that_ecr_does_not_have_keeps_nobody_out(
 
 
 def test_an_image_whose_tags_are_all_anothers_by_now_says_so(
-    handler: Any, s3_double: S3Double, metrics: Callable[[], dict[str, Any]], logs: Callable[[], list[dict[str, Any]]]
+    handler: Function,
+    s3_double: S3Double,
+    metrics: Callable[[], dict[str, Any]],
+    logs: Callable[[], list[dict[str, Any]]],
 ) -> None:
     old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
     new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
@@ -171,13 +176,13 @@ def test_an_image_whose_tags_are_all_anothers_by_now_says_so(
     [result] = invoke(handler, [old])
 
     assert (result["action"], result["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": []}])
-    assert "written later" in result["reason"]
+    assert "later writes" in result["reason"]
     assert metrics()["ImagesSkipped"] == 1
     assert logs()[-1]["message"] == "Image skipped"
 
 
 def test_a_tag_that_an_archive_names_often_is_set_once(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     saved = images.docker_save(["app:1.0", "mirror/app:1.0", "example.com/app:1.0"], AMD64)
 
@@ -187,11 +192,13 @@ def test_a_tag_that_an_archive_names_often_is_set_once(
     assert len(strict_ecr.calls_of("PutImage")) == 1
 
 
-def test_a_tag_is_set_by_one_invocation_at_a_time(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_tag_is_set_by_one_invocation_at_a_time(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
 
     with (
-        handler.ledger.lease(None, "app", "the tag 1.0"),
+        handler.leases.tag((None, "app"), "1.0"),
         pytest.raises(UploadInProgress),
     ):
         invoke(handler, [event])
@@ -200,7 +207,7 @@ def test_a_tag_is_set_by_one_invocation_at_a_time(handler: Any, s3_double: S3Dou
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_a_tag_is_claimed_in_its_own_repository(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_tag_is_claimed_in_its_own_repository(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
     strict_ecr.create("other")
     new = put(s3_double, "app/1.tar", images.docker_save_25([], AMD64), modified=2)
     old = put(s3_double, "other/1.tar", images.docker_save_25([], ARM64), modified=1)
@@ -211,7 +218,7 @@ def test_a_tag_is_claimed_in_its_own_repository(handler: Any, s3_double: S3Doubl
 
 
 def test_a_new_tag_of_an_image_that_is_there_costs_two_calls(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
     strict_ecr.calls.clear()
@@ -222,7 +229,7 @@ def test_a_new_tag_of_an_image_that_is_there_costs_two_calls(
 
 
 def test_an_archive_that_is_deleted_while_it_is_pushed_sets_its_tag_where_there_is_none(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
 
@@ -231,20 +238,15 @@ def test_an_archive_that_is_deleted_while_it_is_pushed_sets_its_tag_where_there_
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_several_tags_stop_in_time_and_get_on(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+def test_several_tags_stop_in_time_and_progress(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble, outcomes: list[Outcomes]
 ) -> None:
     event = put(s3_double, "app/x.tar", images.docker_save([f"app:{number}" for number in range(6)], AMD64))
     invocation = Hourglass(60)
-    put_image = handler.registry.put_image
 
-    def slow(*arguments: Any) -> None:
-        put_image(*arguments)
-        invocation.pass_by(20)
-
-    monkeypatch.setattr(handler.registry, "put_image", slow)
-    with pytest.raises(OutOfTime) as raised:
+    gremlin.meddle("ecr:PutImage", lambda: invocation.pass_by(20), times=10)
+    with pytest.raises(OutOfTime):
         handler.lambda_handler(event, invocation)
 
-    assert raised.value.got_on
+    assert outcomes[-1].progressed
     assert len(strict_ecr.repositories["app"].tags) == 3

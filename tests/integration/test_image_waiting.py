@@ -12,6 +12,7 @@ import pytest
 
 from local import images
 from local.layers import layer
+from s3_to_ecr.dispatcher import Dispatcher
 from s3_to_ecr.errors import (
     BlobsMissing,
     ObjectChanged,
@@ -19,7 +20,10 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     UploadInProgress,
 )
+from s3_to_ecr.objects import S3Object
+from s3_to_ecr.state.waiting_images import WaitingImages
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.layouts import (
     AMD64,
@@ -42,7 +46,12 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("layout", ["OCI layout", "static registry", "registry storage"])
 @pytest.mark.parametrize("order", [list, lambda files: list(reversed(files))], ids=["as written", "reversed"])
 def test_files_may_come_in_any_order_and_the_last_one_puts_the_image(
-    order: Callable[[Any], list[str]], layout: str, kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    order: Callable[[Any], list[str]],
+    layout: str,
+    kind: str,
+    handler: Function,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
 ) -> None:
     built = KINDS[kind]
     files = LAYOUTS[layout](built)
@@ -55,7 +64,7 @@ def test_files_may_come_in_any_order_and_the_last_one_puts_the_image(
 
 
 def test_a_blob_that_arrives_while_it_is_missed_is_not_waited_for(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     [first, *_] = put_all(s3_double, files)
@@ -68,7 +77,7 @@ def test_a_blob_that_arrives_while_it_is_missed_is_not_waited_for(
 
 
 def test_a_blob_that_is_written_again_while_it_is_read_is_waited_for_not_given_up(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
     key = f"app/blobs/{next(iter(AMD64.blobs))}"
@@ -90,12 +99,12 @@ def test_a_blob_that_is_written_again_while_it_is_read_is_waited_for_not_given_u
 
 
 def test_an_image_whose_layer_another_is_at_is_pushed_by_that_one(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
     digest, content = next(iter(AMD64.blobs.items()))
 
-    with handler.ledger.lease(None, "app", digest), pytest.raises(UploadInProgress):
+    with handler.leases.layer((None, "app"), digest), pytest.raises(UploadInProgress):
         invoke(handler, [event])
     assert strict_ecr.repositories["app"].tags == {}
     invoke(handler, [put(s3_double, f"app/blobs/{digest}", content)])
@@ -103,7 +112,7 @@ def test_an_image_whose_layer_another_is_at_is_pushed_by_that_one(
 
 
 def test_a_registrys_link_pushes_what_waited_for_the_layer_that_it_names(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.registry_storage("app", "1.0", AMD64)
     events = dict(zip(files, put_all(s3_double, files, ""), strict=True))
@@ -111,14 +120,14 @@ def test_a_registrys_link_pushes_what_waited_for_the_layer_that_it_names(
     [tag] = [event for path, event in events.items() if path.endswith("current/link")]
     [link] = [event for path, event in events.items() if f"_layers/sha256/{digest.partition(':')[2]}" in path]
 
-    with handler.ledger.lease(None, "app", digest), pytest.raises(UploadInProgress):
+    with handler.leases.layer((None, "app"), digest), pytest.raises(UploadInProgress):
         invoke(handler, [tag])
     invoke(handler, [link])
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
 def test_each_image_of_a_layout_is_put_when_its_own_last_blob_comes(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.oci_layout({"a": AMD64, "b": ARM64})
     mine = [f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64)]
@@ -133,7 +142,7 @@ def test_each_image_of_a_layout_is_put_when_its_own_last_blob_comes(
 
 
 def test_a_static_registrys_child_may_come_under_either_name(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", MULTI_ARCH)
     for digest in (AMD64.digest, ARM64.digest):
@@ -146,7 +155,7 @@ def test_a_static_registrys_child_may_come_under_either_name(
 
 
 def test_one_image_that_waited_and_fails_does_not_stop_the_others(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("aa", AMD64) | images.static_registry("zz", AMD64)
     blob = f"blobs/{next(iter(AMD64.blobs))}"
@@ -163,7 +172,7 @@ def test_one_image_that_waited_and_fails_does_not_stop_the_others(
 
 
 def test_an_image_that_waited_and_fails_is_tried_again_though_another_beside_it_waits_on(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.oci_layout({"a": AMD64, "b": ARM64})
     mine, other = (f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64))
@@ -182,7 +191,7 @@ def test_an_image_that_waited_and_fails_is_tried_again_though_another_beside_it_
 
 
 def test_an_image_that_waited_and_finds_a_layer_in_other_hands_is_tried_again(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     first, second, *_ = AMD64.blobs
@@ -191,14 +200,14 @@ def test_an_image_that_waited_and_finds_a_layer_in_other_hands_is_tried_again(
         invoke(handler, put_all(s3_double, files)[:1])
     event = put(s3_double, f"app/blobs/{first}", content)
 
-    with handler.ledger.lease(None, "app", second), pytest.raises(UploadInProgress):
+    with handler.leases.layer((None, "app"), second), pytest.raises(UploadInProgress):
         invoke(handler, [event])
     assert invoke(handler, [event])[0]["action"] == "skipped"
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
 def test_waiting_costs_as_many_calls_as_there_are_files(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
     files = images.oci_layout({"1.0": built})
@@ -212,7 +221,7 @@ def test_waiting_costs_as_many_calls_as_there_are_files(
 
 
 def test_an_image_that_no_note_can_be_written_for_waits_all_the_same(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double
+    handler: Function, gremlin: Gremlin, s3_double: S3Double
 ) -> None:
     event, *_ = put_all(s3_double, {"manifests/1.0": AMD64.manifest})
 
@@ -222,7 +231,7 @@ def test_an_image_that_no_note_can_be_written_for_waits_all_the_same(
 
 
 def test_what_is_wrong_with_an_image_that_waited_is_not_its_blobs_fault(
-    handler: Any, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
+    handler: Function, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     del files[f"manifests/{AMD64.digest}"]
@@ -245,7 +254,7 @@ def test_what_is_wrong_with_an_image_that_waited_is_not_its_blobs_fault(
 
 
 def test_an_image_that_waited_is_tried_again_by_its_blobs_next_delivery_when_ecr_fails(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     blob = f"blobs/{next(iter(AMD64.blobs))}"
@@ -263,7 +272,7 @@ def test_an_image_that_waited_is_tried_again_by_its_blobs_next_delivery_when_ecr
 
 
 def test_nothing_is_uploaded_for_an_image_before_all_of_it_is_there(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     del files[f"blobs/{list(AMD64.blobs)[-1]}"]
@@ -274,7 +283,7 @@ def test_nothing_is_uploaded_for_an_image_before_all_of_it_is_there(
 
 
 def test_an_image_that_waits_is_waited_for_though_another_beside_it_will_never_work(
-    handler: Any, s3_double: S3Double
+    handler: Function, s3_double: S3Double
 ) -> None:
     files = images.oci_layout({"bad one": AMD64, "good": ARM64})
     missing = next(digest for digest in ARM64.blobs if digest not in AMD64.blobs)
@@ -285,7 +294,7 @@ def test_an_image_that_waits_is_waited_for_though_another_beside_it_will_never_w
 
 
 def test_a_manifest_that_is_written_again_while_it_is_read_is_waited_for(
-    handler: Any, gremlin: Gremlin, s3_double: S3Double
+    handler: Function, gremlin: Gremlin, s3_double: S3Double
 ) -> None:
     event = put_all(s3_double, images.oci_layout({"1.0": MULTI_ARCH}))[0]
     key = f"app/blobs/{AMD64.digest.replace(':', '/')}"
@@ -300,10 +309,12 @@ def test_a_manifest_that_is_written_again_while_it_is_read_is_waited_for(
         invoke(handler, [event])
 
 
-def test_the_object_of_the_image_itself_is_not_waited_for(handler: Any, gremlin: Gremlin, s3_double: S3Double) -> None:
+def test_the_object_of_the_image_itself_is_not_waited_for(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double
+) -> None:
     event = put(s3_double, "app/1.tar", images.docker_save_25([], AMD64))
 
-    with handler.ledger.lease(None, "app", next(iter(AMD64.blobs))), pytest.raises(UploadInProgress) as raised:
+    with handler.leases.layer((None, "app"), next(iter(AMD64.blobs))), pytest.raises(UploadInProgress) as raised:
         invoke(handler, [event])
     assert raised.value.awaited == ()
     gremlin.meddle("ecr:InitiateLayerUpload", lambda: put(s3_double, "app/1.tar", b"new"))
@@ -312,23 +323,23 @@ def test_the_object_of_the_image_itself_is_not_waited_for(handler: Any, gremlin:
 
 
 def test_a_blob_that_has_gone_again_when_the_image_is_tried_is_waited_for_once_more(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = images.static_registry("1.0", AMD64)
     digest = next(iter(AMD64.blobs))
     blob, content = f"app/blobs/{digest}", files.pop(f"blobs/{digest}")
     with pytest.raises(BlobsMissing):
         invoke(handler, put_all(s3_double, files)[:1])
-    do = handler.mirror._do
+    run_job = Dispatcher._run_job
 
-    def too_late(job: Any, created: Any) -> Any:
-        if created.key != blob:
+    def too_late(dispatcher: Dispatcher, job: Any, target: S3Object) -> Any:
+        if target.key != blob:
             s3_double.objects.pop(blob, None)
             strict_ecr.repositories["app"].layers.pop(digest, None)
-        return do(job, created)
+        return run_job(dispatcher, job, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(handler.mirror, "_do", too_late)
+        patch.setattr(Dispatcher, "_run_job", too_late)
         invoke(handler, [put(s3_double, blob, content)])
     assert strict_ecr.repositories["app"].tags == {}
     invoke(handler, [put(s3_double, blob, content)])
@@ -336,11 +347,11 @@ def test_a_blob_that_has_gone_again_when_the_image_is_tried_is_waited_for_once_m
 
 
 def test_a_link_whose_blob_is_not_there_wakes_nobody(
-    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {path: content for path, content in images.registry_storage("app", "1.0", AMD64).items() if "/link" in path}
     event = put_all(s3_double, files, "")[0]
 
-    monkeypatch.setattr(handler.mirror._waiting, "keys", None)
+    monkeypatch.setattr(WaitingImages, "keys", None)
     with pytest.raises(BlobsMissing, match=next(iter(AMD64.blobs))):
         invoke(handler, [event])

@@ -15,7 +15,6 @@ from local import images
 from local.images import Built
 from local.invocation import Invocation
 from local.layers import layer
-from s3_to_ecr.aws.ecr import ImagesFound
 from s3_to_ecr.errors import (
     BlobsMissing,
     DigestMismatch,
@@ -25,9 +24,12 @@ from s3_to_ecr.errors import (
     UploadInProgress,
 )
 from s3_to_ecr.push.image_layers import room_for_layers
-from s3_to_ecr.push.layer_upload import upload_layer
-from tests.conftest import ROOT, SMALL_PART
+from s3_to_ecr.push.layer import LayerPusher
+from s3_to_ecr.push.layer_upload import LayerUploader
+from s3_to_ecr.telemetry.outcomes import Outcomes
+from tests.conftest import ROOT, SMALL_PART, Load
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
 from tests.doubles.layouts import (
@@ -52,7 +54,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_image_in_any_layout_is_put_digest_for_digest(
-    layout: str, kind: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    layout: str, kind: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = KINDS[kind]
     events = put_all(s3_double, LAYOUTS[layout](built), FOLDERS.get(layout, "app/"))
@@ -76,7 +78,7 @@ def test_an_image_in_any_layout_is_put_digest_for_digest(
 
 
 def test_layers_that_may_not_be_distributed_are_left_out_and_all_else_goes_untouched(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     zstd = b"\x28\xb5\x2f\xfd whatever"
     descriptors = [
@@ -118,7 +120,7 @@ def test_layers_that_may_not_be_distributed_are_left_out_and_all_else_goes_untou
     ],
 )
 def test_a_manifest_without_a_media_type_gets_the_one_that_it_shows(
-    members: dict[str, Any], expected: str, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    members: dict[str, Any], expected: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     config = next(iter(AMD64.blobs.values()))
     if members.get("config"):
@@ -133,7 +135,7 @@ def test_a_manifest_without_a_media_type_gets_the_one_that_it_shows(
 
 
 def test_an_artifact_is_put_after_what_it_is_about_if_that_is_at_hand(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     sbom = images.image([b'{"spdx": true}'], artifactType="application/spdx+json", subject=AMD64.descriptor)
     orphan = images.image([b"signature"], artifactType="application/sig", subject=ARM64.descriptor)
@@ -149,7 +151,7 @@ def test_an_artifact_is_put_after_what_it_is_about_if_that_is_at_hand(
 
 
 def test_a_repository_is_made_for_an_image_where_that_is_allowed(
-    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, strict_ecr: EcrDouble
+    doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     empty = images.index()
     event = put(s3_double, "team/new/manifests/1.0", empty.manifest)
@@ -162,7 +164,7 @@ def test_a_repository_is_made_for_an_image_where_that_is_allowed(
 
 
 def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundreds(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = [layer(f"srv/{number}", b"x") for number in range(130)]
     built = images.image(layers)
@@ -170,7 +172,7 @@ def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundre
     at_once: list[int] = []
     under_way = 0
     lock = threading.Lock()
-    upload = handler.layers.upload_missing
+    push_missing = LayerPusher.push_missing
 
     def counted(*arguments: Any) -> Any:
         nonlocal under_way
@@ -179,12 +181,12 @@ def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundre
             at_once.append(under_way)
         time.sleep(0.02)
         try:
-            return upload(*arguments)
+            return push_missing(*arguments)
         finally:
             with lock:
                 under_way -= 1
 
-    monkeypatch.setattr(handler.layers, "upload_missing", counted)
+    monkeypatch.setattr(LayerPusher, "push_missing", counted)
     invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
 
     assert_pullable(strict_ecr, "1.0", built)
@@ -202,7 +204,7 @@ def test_as_many_layers_go_at_once_as_the_memory_has_room_for(memory: int, at_on
 
 
 def test_log_lines_of_layers_that_go_at_once_name_their_own(
-    handler: Any, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
+    handler: Function, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
 
@@ -218,14 +220,14 @@ def test_log_lines_of_layers_that_go_at_once_name_their_own(
 
 
 def test_a_layer_that_will_never_work_ends_the_image_and_one_that_may_stops_no_other(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(12)])
     files = images.static_registry("1.0", built)
     event = put_all(s3_double, files)[0]
     config, second, *_ = built.blobs
 
-    with handler.ledger.lease(None, "app", second), pytest.raises(UploadInProgress, match=f"layer {second}"):
+    with handler.leases.layer((None, "app"), second), pytest.raises(UploadInProgress, match=f"layer {second}"):
         invoke(handler, [event])
     assert len(strict_ecr.repositories["app"].layers) == len(built.blobs) - 1
 
@@ -238,7 +240,7 @@ def test_a_layer_that_will_never_work_ends_the_image_and_one_that_may_stops_no_o
 
 @pytest.mark.usefixtures("small_parts")
 def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = images.image([layer("srv/large", bytes(12 * SMALL_PART))])
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
@@ -247,7 +249,7 @@ def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
     while not strict_ecr.repositories["app"].tags:
         invocation = Hourglass(60)
         with monkeypatch.context() as patch, suppress(OutOfTime):
-            let_parts_take(handler.registry, patch, invocation, 10)
+            let_parts_take(patch, invocation, 10)
             handler.lambda_handler(event, invocation)
         invocations += 1
         assert invocation.seconds > 2
@@ -258,7 +260,7 @@ def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
 
 
 def test_an_image_that_has_no_time_left_is_tried_again_later_not_at_once(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
 
@@ -269,7 +271,7 @@ def test_an_image_that_has_no_time_left_is_tried_again_later_not_at_once(
 
 @pytest.mark.parametrize("lost", ["LayersNotFoundException", "ReferencedImagesNotFoundException"])
 def test_what_ecr_cleans_up_before_the_image_is_put_comes_again(
-    lost: str, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    lost: str, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = MULTI_ARCH if lost.startswith("Referenced") else AMD64
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
@@ -288,48 +290,39 @@ def test_what_ecr_cleans_up_before_the_image_is_put_comes_again(
     assert_pullable(strict_ecr, "1.0", built)
 
 
-def test_many_images_and_tags_stop_in_time_and_get_on(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+def test_many_images_and_tags_stop_in_time_and_progress(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble, outcomes: list[Outcomes]
 ) -> None:
     built = {f"v{number}": images.image([layer(f"srv/{number}", b"x")]) for number in range(6)}
     event = put(s3_double, "app/all.tar", images.tar(images.oci_layout(built)))
-    put_image = type(handler.registry).put_image
-    got_on: list[bool] = []
+    late = 0
 
-    def slow(*arguments: Any) -> None:
-        invocation.pass_by(4)
-        put_image(handler.registry, *arguments)
-
-    monkeypatch.setattr(handler.registry, "put_image", slow)
+    gremlin.meddle("ecr:PutImage", lambda: invocation.pass_by(4), times=100)
     while len(strict_ecr.repositories["app"].tags) < len(built):
         invocation = Hourglass(13)
         try:
             handler.lambda_handler(event, invocation)
-        except OutOfTime as late:
-            got_on.append(late.got_on)
+        except OutOfTime:
+            late += 1
+        assert outcomes[-1].progressed
         assert invocation.seconds >= 1
-    assert len(got_on) >= 2
-    assert all(got_on)
+    assert late >= 2
 
 
-def test_an_image_that_has_only_been_looked_for_when_the_time_ends_does_not_come_back_at_once(
-    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+def test_an_image_that_has_only_been_looked_for_when_the_time_ends_is_no_progress(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
     invocation = Hourglass(3.5)
 
-    def slow(*_: Any) -> ImagesFound:
-        invocation.pass_by(2)
-        return ImagesFound(frozenset(), {})
-
-    monkeypatch.setattr(handler.registry, "images", slow)
-    with pytest.raises(OutOfTime) as raised:
+    gremlin.meddle("ecr:BatchGetImage", lambda: invocation.pass_by(2))
+    with pytest.raises(OutOfTime):
         handler.lambda_handler(event, invocation)
-    assert not raised.value.got_on
+    assert not outcomes[-1].progressed
 
 
 def test_a_batch_operations_task_names_no_etag_and_is_pushed_all_the_same(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
     job = json.loads((ROOT / "events/batch-operations.json").read_text())
@@ -342,7 +335,7 @@ def test_a_batch_operations_task_names_no_etag_and_is_pushed_all_the_same(
 
 
 def test_the_key_prefix_is_no_part_of_a_repository_but_of_every_place(
-    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, strict_ecr: EcrDouble
+    doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.create("mirror/app")
     handler = load_handler(doubled, KEY_PREFIX="in/", REPOSITORY_PREFIX="mirror/")
@@ -353,25 +346,29 @@ def test_the_key_prefix_is_no_part_of_a_repository_but_of_every_place(
 
 
 def test_layers_share_the_functions_memory(
-    doubled: dict[str, str], load_handler: Callable[..., Any], s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+    doubled: dict[str, str], load_handler: Load, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = load_handler(doubled, AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
     built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
     given: list[tuple[str, int]] = []
 
+    upload = LayerUploader.upload
+
     def watched(*arguments: Any) -> str:
         given.append((threading.current_thread().name, arguments[-1]))
         time.sleep(0.02)
-        return upload_layer(*arguments)
+        return upload(*arguments)
 
-    monkeypatch.setattr("s3_to_ecr.push.layer.upload_layer", watched)
+    monkeypatch.setattr(LayerUploader, "upload", watched)
     invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
 
     assert len({thread for thread, _ in given}) == 2
     assert {memory for _, memory in given} == {256 * 1024 * 1024}
 
 
-def test_a_layer_that_ecr_has_archived_is_uploaded(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_layer_that_ecr_has_archived_is_uploaded(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
     found = strict_ecr.repositories["app"]
     digest, content = next(iter(AMD64.blobs.items()))
     found.layers[digest] = content
@@ -383,44 +380,38 @@ def test_a_layer_that_ecr_has_archived_is_uploaded(handler: Any, s3_double: S3Do
 
 
 def test_after_a_layer_that_will_never_work_no_other_is_begun(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
     bad, in_other_hands, *_ = built.blobs
     put(s3_double, f"app/blobs/{bad}", b"other")
-    upload = handler.layers.upload_missing
+    push_missing = LayerPusher.push_missing
 
-    def slow(blob: Any, repository: str, digest: str, memory: int) -> Any:
+    def slow(pusher: LayerPusher, blob: Any, repository: str, digest: str, memory: int) -> Any:
         time.sleep(0.1 * (digest != bad))
-        return upload(blob, repository, digest, memory)
+        return push_missing(pusher, blob, repository, digest, memory)
 
-    monkeypatch.setattr(handler.layers, "upload_missing", slow)
-    with handler.ledger.lease(None, "app", in_other_hands), pytest.raises(DigestMismatch, match=f"layer {bad}"):
+    monkeypatch.setattr(LayerPusher, "push_missing", slow)
+    with handler.leases.layer((None, "app"), in_other_hands), pytest.raises(DigestMismatch, match=f"layer {bad}"):
         invoke(handler, [event])
     assert len(strict_ecr.calls_of("CompleteLayerUpload")) < 20
 
 
-def test_an_image_whose_layers_take_all_of_the_time_gets_on(
-    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+def test_an_image_whose_layers_take_all_of_the_time_progresses(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
     invocation = Hourglass(60)
-    upload = handler.images._layers.upload_missing
 
-    def slow(*arguments: Any) -> bool:
-        uploaded = bool(upload(*arguments))
-        invocation.pass_by(59)
-        return uploaded
-
-    monkeypatch.setattr(handler.images._layers, "upload_missing", slow)
-    with pytest.raises(OutOfTime, match="putting the image") as raised:
+    gremlin.meddle("ecr:CompleteLayerUpload", lambda: invocation.pass_by(59), nth=len(AMD64.blobs))
+    with pytest.raises(OutOfTime, match="putting the image"):
         handler.lambda_handler(event, invocation)
-    assert raised.value.got_on
+    assert outcomes[-1].progressed
 
 
 def test_the_manifests_of_an_image_have_a_limit(
-    handler: Any, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3_to_ecr.push.image._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
 
@@ -428,7 +419,7 @@ def test_the_manifests_of_an_image_have_a_limit(
         invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
 
 
-def test_an_artifact_manifest_names_its_blobs(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_an_artifact_manifest_names_its_blobs(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
     """The one of OCI 1.1's release candidates, which ORAS has written."""
     blob = b"sbom"
     kind = "application/vnd.oci.artifact.manifest.v1+json"
@@ -440,13 +431,13 @@ def test_an_artifact_manifest_names_its_blobs(handler: Any, s3_double: S3Double,
     assert_pullable(strict_ecr, "1", Built(manifest, kind, {images.digest_of(blob): blob}))
 
 
-def test_every_result_has_the_key_of_its_event(handler: Any, s3_double: S3Double) -> None:
+def test_every_result_has_the_key_of_its_event(handler: Function, s3_double: S3Double) -> None:
     files = images.registry_storage("app", "1.0", AMD64)
 
     assert [result["key"] for result in invoke(handler, put_all(s3_double, files, ""))] == list(files)
 
 
-def test_a_link_may_end_its_line(handler: Any, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_link_may_end_its_line(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
     files = images.registry_storage("app", "1.0", AMD64)
     *_, last = put_all(
         s3_double, {path: content + b"\n" * path.endswith("link") for path, content in files.items()}, ""
@@ -458,7 +449,7 @@ def test_a_link_may_end_its_line(handler: Any, s3_double: S3Double, strict_ecr: 
 
 
 def test_a_blob_that_is_too_large_for_a_manifest_is_not_read_to_see_whether_it_is_one(
-    handler: Any, s3_double: S3Double
+    handler: Function, s3_double: S3Double
 ) -> None:
     content = bytes(4_194_305)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +11,9 @@ import pytest
 from local import images
 from local.invocation import Invocation, put_event
 from local.stack import Stack, queue_arn
-from tests.conftest import SMALL_PART, messages_left, sqs_message
+from tests.conftest import SMALL_PART, Load, messages_left, sqs_message
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
 from tests.doubles.layouts import put_all
@@ -42,7 +42,7 @@ class Queues:
     def send(self, body: str) -> None:
         self._sqs.send_message(QueueUrl=self.work, MessageBody=body)
 
-    def deliver(self, handler: Any, invocation: Invocation | None = None) -> int:
+    def deliver(self, handler: Function, invocation: Invocation | None = None) -> int:
         """Hands the messages that are visible to the handler, deletes those that it did, and returns how many came."""
         received = self._sqs.receive_message(
             QueueUrl=self.work, MaxNumberOfMessages=10, AttributeNames=["ApproximateReceiveCount"]
@@ -90,7 +90,7 @@ def queues(stack: Stack) -> Queues:
 
 
 @pytest.fixture
-def handler(queues: Queues, doubled: dict[str, str], load_handler: Callable[..., Any]) -> Any:
+def handler(queues: Queues, doubled: dict[str, str], load_handler: Load) -> Any:
     return load_handler(doubled, QUEUE_URL=queues.work, DEAD_LETTER_QUEUE_URL=queues.dead_letters)
 
 
@@ -103,7 +103,7 @@ def put(s3: S3Double, key: str, size: int = SIZE) -> tuple[Pattern, str]:
 
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
-    known: bool, handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble,
+    known: bool, handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     key = f"app/{Pattern(SIZE).digest}" if known else "app/large"
@@ -114,7 +114,7 @@ def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
     while queues.left[0]:
         invocation = Hourglass(30)
         with monkeypatch.context() as patch:
-            let_parts_take(handler.registry, patch, invocation, 10)
+            let_parts_take(patch, invocation, 10)
             # It comes back at once, on whatever delivery.
             assert queues.deliver(handler, invocation) == 1
         assert invocation.seconds >= 10
@@ -128,7 +128,7 @@ def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
 
 
 def test_messages_for_which_there_is_no_time_left_cost_nothing_and_come_back_at_once(
-    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for number in range(3):
         queues.send(put(s3_double, f"app/{number}")[1])
@@ -139,12 +139,12 @@ def test_messages_for_which_there_is_no_time_left_cost_nothing_and_come_back_at_
 
 
 def test_a_message_whose_layer_another_invocation_is_at_waits(
-    handler: Any, queues: Queues, s3_double: S3Double
+    handler: Function, queues: Queues, s3_double: S3Double
 ) -> None:
     content, body = put(s3_double, f"app/{Pattern(SIZE).digest}")
     queues.send(body)
 
-    with handler.ledger.lease(None, "app", content.digest):
+    with handler.leases.layer((None, "app"), content.digest):
         assert queues.deliver(handler) == 1
     assert queues.left == (0, 1)
     queues.wait_no_longer()
@@ -153,7 +153,7 @@ def test_a_message_whose_layer_another_invocation_is_at_waits(
 
 
 def test_a_rejected_object_is_reported_once_and_can_be_sent_again_after_the_fix(
-    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for key in ("app/good", "nowhere/rejected", "app/good too"):
         queues.send(put(s3_double, key)[1])
@@ -176,7 +176,7 @@ def test_a_rejected_object_is_reported_once_and_can_be_sent_again_after_the_fix(
 
 
 def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
-    handler: Any, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
+    handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([b"comes", b"never comes"])
     files = images.oci_layout({"1.0": built})
@@ -199,7 +199,7 @@ def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
 
 
 def test_an_outage_that_does_not_end_ends_in_a_readable_dead_letter(
-    handler: Any, gremlin: Gremlin, queues: Queues, s3_double: S3Double
+    handler: Function, gremlin: Gremlin, queues: Queues, s3_double: S3Double
 ) -> None:
     _, body = put(s3_double, "app/unlucky")
     queues.send(body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from local.stack import BUCKET
 from s3_to_ecr.errors import S3ToEcrError
 from tests.conftest import ROOT, SMALL_PART
 from tests.doubles.ecr import EcrDouble, Image
+from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.layouts import assert_pullable, put_all
 from tests.doubles.s3 import Pattern, S3Double, Stored
@@ -103,14 +104,14 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if not reaction.of_image], ids=str)
 def test_every_answer_has_the_reaction_that_is_documented(
-    reaction: Reaction, lasting: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    reaction: Reaction, lasting: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     content = Pattern(SIZE)
     stored = Stored(content)
     repository = "app"
     if reaction.call == "ecr:CreateRepository":
         repository = "new"
-        handler.layers._settings = replace(handler.settings, create_repositories=True)
+        handler.configure(create_repositories=True)
     key = f"{repository}/{content.digest if reaction.known else 'layer'}"
     s3_double.objects[key] = stored
     event = put_event(key, SIZE, stored.etag)
@@ -118,7 +119,7 @@ def test_every_answer_has_the_reaction_that_is_documented(
         del event["Records"][0]["s3"]["object"]["size"]
 
     layer = content.digest if reaction.known else f'IfMatch "{stored.etag}" of s3://{BUCKET}/{key}'
-    with handler.ledger.lease(None, "app", layer) if reaction.answer == "leased to another" else nullcontext():
+    with handler.leases.layer((None, "app"), layer) if reaction.answer == "leased to another" else nullcontext():
         arrange(reaction, gremlin, s3_double, strict_ecr, stored, FOREVER if lasting else 1)
         outcome = invoke(handler, event)
     assert outcome == (reaction.lasting if lasting else reaction.once)
@@ -128,7 +129,7 @@ def test_every_answer_has_the_reaction_that_is_documented(
         gremlin.rest()
         s3_double.faults.rest()
         s3_double.objects[key] = stored
-        handler.ledger._clock = lambda: 4_000_000_000
+        handler.let_leases_end()
         assert invoke(handler, event) in ("uploaded", "skipped")
     assert strict_ecr.content_of(repository, content.digest) == content.slice(0, SIZE)
     assert list(strict_ecr.repositories[repository].layers) == [content.digest]
@@ -138,7 +139,7 @@ def test_every_answer_has_the_reaction_that_is_documented(
         assert strict_ecr.bytes_received <= SIZE + more * PART
 
 
-def invoke(handler: Any, event: dict[str, Any]) -> str:
+def invoke(handler: Function, event: dict[str, Any]) -> str:
     """What becomes of the event's one object."""
     try:
         [result] = handler.lambda_handler(event, Invocation())["results"]
@@ -150,7 +151,7 @@ def invoke(handler: Any, event: dict[str, Any]) -> str:
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if reaction.of_image], ids=str)
 def test_every_answer_to_an_images_calls_has_the_reaction_that_is_documented(
-    reaction: Reaction, lasting: bool, handler: Any, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    reaction: Reaction, lasting: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put_all(s3_double, images.oci_layout({"1.0": IMAGE}))[0]
     found = strict_ecr.repositories["app"]
@@ -175,7 +176,7 @@ def test_every_answer_to_an_images_calls_has_the_reaction_that_is_documented(
         assert found.tags == {} or "after" in reaction.answer
         gremlin.rest()
         s3_double.objects.update(everything)
-        handler.ledger._clock = lambda: 4_000_000_000
+        handler.let_leases_end()
         assert invoke(handler, event) in ("uploaded", "skipped")
     assert_pullable(strict_ecr, "1.0", IMAGE)
     assert strict_ecr.bytes_received == sum(map(len, IMAGE.blobs.values()))

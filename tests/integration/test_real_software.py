@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
 from local.stack import DIRECT, REGION, Stack, free_port, queue_arn
 from s3_to_ecr.errors import BlobsMissing
-from tests.conftest import needed
+from tests.conftest import Load, needed
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
@@ -86,7 +87,7 @@ class Bucket:
     stack: Stack
     name: str
     queue: str
-    handler: Any
+    handler: Function
 
     def put(self, key: str, content: bytes) -> None:
         self.stack.s3.put_object(Bucket=self.name, Key=key, Body=content)
@@ -117,7 +118,7 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(stack: Stack, fresh: dict[str, str], strict_ecr: EcrDouble, load_handler: Callable[..., Any]) -> Bucket:
+def bucket(stack: Stack, fresh: dict[str, str], strict_ecr: EcrDouble, load_handler: Load) -> Bucket:
     name = f"images-{uuid.uuid4().hex}"
     queue = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = queue_arn(stack.sqs, queue)

@@ -19,9 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from local.invocation import Invocation
 from s3_to_ecr.aws.ecr import Registry
-from s3_to_ecr.aws.s3 import Blob
-from s3_to_ecr.layouts.jobs import UploadLayer
-from s3_to_ecr.push.layer_upload import upload_layer
+from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.push.layer_upload import LayerUploader
+from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.invocation import OwnLease, deadline_of
 from tests.doubles.s3 import Pattern, S3Double, Stored
@@ -87,12 +87,11 @@ def test_a_layer_survives_a_connection_that_breaks_while_a_part_is_sent(
     s3_client = boto3.client("s3", endpoint_url=s3.url, verify=trusted)
     ecr_client = boto3.client("ecr", endpoint_url=ecr.url, verify=trusted)
 
-    digest = upload_layer(
-        Registry(ecr_client),
-        Blob(s3_client, "bucket", "app/layer", "v1", None, size, size),
-        UploadLayer("app", content.digest if known else None),
+    digest = LayerUploader(Registry(ecr_client), deadline_of(Invocation()), Outcomes()).upload(
+        ObjectRange(s3_client, "bucket", "app/layer", "v1", None, size, size),
+        "app",
+        content.digest if known else None,
         OwnLease(),
-        deadline_of(Invocation()),
         1024 * MIB,
     )
 

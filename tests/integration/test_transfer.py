@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +16,17 @@ import pytest
 
 from bench.calls import recorded
 from local.invocation import Invocation, put_event
+from s3_to_ecr.aws.ecr import Registry
 from s3_to_ecr.errors import AccessDenied, DigestMismatch, OutOfTime, ServiceUnavailable
-from tests.conftest import ROOT, sqs_message, wait_until
+from tests.conftest import ROOT, Load, sqs_message, wait_until
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, Content, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
 PART = 10_485_760
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-Load = Callable[..., Any]
 
 
 def event(key: str, size: int, **more: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def handler(load: Load) -> Any:
 @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 25 * MIB + 3])
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
-    size: int, known: bool, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    size: int, known: bool, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(size, seed=size)
     key = f"app/{content.digest}" if known else f"app/blob-{size}"
@@ -64,7 +64,7 @@ def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
     assert {read.if_match for read in s3_double.reads} == {'"0123456789abcdef0123456789abcdef"'}
 
 
-def test_a_versioned_object_is_read_by_its_version(handler: Any, s3_double: S3Double, context: Invocation) -> None:
+def test_a_versioned_object_is_read_by_its_version(handler: Function, s3_double: S3Double, context: Invocation) -> None:
     s3_double.objects["app/versioned"] = Stored(Bytes(b"versioned"), version_id="v7")
 
     handler.lambda_handler(event("app/versioned", 9, versionId="v7"), context)
@@ -115,7 +115,7 @@ def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejecti
 
 @pytest.mark.parametrize("missing_as", ["failure", "unavailable", "archived"])
 def test_a_known_layer_that_is_not_available_is_uploaded(
-    missing_as: Any, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    missing_as: Any, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(11)
     key = f"app/{content.digest}"
@@ -134,11 +134,11 @@ def test_a_known_layer_that_is_not_available_is_uploaded(
 
 
 def test_a_known_layer_that_ecr_has_costs_one_call(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(11)
     strict_ecr.repositories["app"].layers[content.digest] = content.slice(0, 11)
-    calls = recorded(handler)
+    calls = recorded(handler.clients)
 
     [result] = handler.lambda_handler(event(f"app/{content.digest}", 11), context)["results"]
 
@@ -149,12 +149,12 @@ def test_a_known_layer_that_ecr_has_costs_one_call(
 
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
 def test_a_small_blob_costs_as_few_calls_as_it_can(
-    known: bool, handler: Any, s3_double: S3Double, context: Invocation
+    known: bool, handler: Function, s3_double: S3Double, context: Invocation
 ) -> None:
     content = Pattern(2000)
     key = f"app/{content.digest if known else 'config.json'}"
     s3_double.objects[key] = Stored(content)
-    calls = recorded(handler)
+    calls = recorded(handler.clients)
 
     handler.lambda_handler(event(key, 2000), context)
 
@@ -172,7 +172,7 @@ def test_a_small_blob_costs_as_few_calls_as_it_can(
 
 
 def test_a_known_layer_that_ecr_has_cleaned_up_is_uploaded_again(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(11)
     key = f"app/{content.digest}"
@@ -187,19 +187,19 @@ def test_a_known_layer_that_ecr_has_cleaned_up_is_uploaded_again(
 
 
 def test_the_queues_client_is_made_only_for_messages_that_fail(
-    handler: Any, s3_double: S3Double, context: Invocation
+    handler: Function, s3_double: S3Double, context: Invocation
 ) -> None:
     s3_double.objects["app/good"] = Stored(Bytes(b"good"))
     good, bad = (sqs_message(json.dumps(event(key, 4))) for key in ("app/good", "app/gone"))
 
     assert handler.lambda_handler({"Records": [good]}, context) == {"batchItemFailures": []}
-    assert handler.sqs.cache_info().currsize == 0
+    assert "sqs" not in vars(handler.clients)
     handler.lambda_handler({"Records": [bad]}, context)
-    assert handler.sqs.cache_info().currsize == 1
+    assert "sqs" in vars(handler.clients)
 
 
 def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(11)
     s3_double.objects["app/archived"] = Stored(content)
@@ -231,7 +231,7 @@ def test_a_layer_that_ecr_has_archived_is_not_sent_again_by_a_repeat(
 )
 @pytest.mark.usefixtures("small_parts")
 def test_a_layer_survives_any_single_fault_of_ecr(
-    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    operation: str, fault: Fault, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(3500)
     key = f"app/{operation}-{fault.code}-{fault.after}"
@@ -255,7 +255,7 @@ def test_a_layer_survives_any_single_fault_of_ecr(
 )
 @pytest.mark.usefixtures("small_parts")
 def test_a_layer_survives_any_single_fault_of_s3(
-    operation: str, fault: Fault, handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    operation: str, fault: Fault, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(3500)
     key = f"app/{operation}-{fault.code}"
@@ -271,19 +271,20 @@ def test_a_layer_survives_any_single_fault_of_s3(
 
 @pytest.mark.usefixtures("small_parts")
 def test_the_next_parts_are_read_while_one_is_sent(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = Pattern(9500)
     s3_double.objects["app/ahead"] = Stored(content)
-    upload_part = handler.registry.upload_part
     reads: list[int] = []
+
+    upload_part = Registry.upload_part
 
     def slow(*arguments: Any) -> Any:
         wait_until(lambda: len(s3_double.reads) >= min(len(reads) + 3, 10))
         reads.append(len(s3_double.reads))
         return upload_part(*arguments)
 
-    monkeypatch.setattr(handler.registry, "upload_part", slow)
+    monkeypatch.setattr(Registry, "upload_part", slow)
     handler.lambda_handler(event("app/ahead", 9500), context)
 
     assert reads == [3, 4, 5, 6, 7, 8, 9, 10, 10, 10]  # two ahead, and no more
@@ -292,7 +293,7 @@ def test_the_next_parts_are_read_while_one_is_sent(
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_layer_that_fails_halfway_leaves_nothing_running(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     s3_double.objects["app/denied"] = Stored(Pattern(1_000_000))
     strict_ecr.faults.add("UploadLayerPart", Fault("AccessDeniedException"), nth=2)
@@ -317,7 +318,7 @@ class Hanging(Pattern):
 
 @pytest.mark.usefixtures("small_parts")
 def test_an_invocation_does_not_wait_for_s3_past_its_end(
-    handler: Any, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Hanging(9500)
     s3_double.objects["app/hanging"] = Stored(content)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
-from s3_to_ecr.deadline import RESERVE_SECONDS, Pace
+from s3_to_ecr.deadline import RESERVE_SECONDS
 from s3_to_ecr.errors import OutOfTime
 from tests.doubles.invocation import Hourglass, deadline_of
 
@@ -12,7 +10,7 @@ from tests.doubles.invocation import Hourglass, deadline_of
 def steps(seconds_left: float, *taken: float) -> int:
     """How many of the steps are begun, each taking so many seconds, before there is too little time left."""
     invocation = Hourglass(seconds_left)
-    pace = Pace(deadline_of(invocation), "the next part")
+    pace = deadline_of(invocation).pace("the next part")
     for number, seconds in enumerate(taken):
         try:
             with pace.step():
@@ -51,15 +49,14 @@ def test_a_slow_step_is_forgotten_after_ten_others() -> None:
 def test_the_steps_of_an_object_count_for_the_next_one_but_not_for_the_next_invocation() -> None:
     invocation = Hourglass(30)
     deadline = deadline_of(invocation)
-    with Pace(deadline, "the next part").step():
+    with deadline.pace("the next part").step():
         invocation.pass_by(15)  # it was the object's only one
 
-    with Pace(deadline, "something else").step():
+    with deadline.pace("something else").step():
         pass
-    with pytest.raises(OutOfTime), Pace(deadline, "the next part").step():
+    with pytest.raises(OutOfTime), deadline.pace("the next part").step():
         pass
-    deadline.begin(cast("Any", invocation))
-    with Pace(deadline, "the next part").step():
+    with deadline_of(invocation).pace("the next part").step():
         pass
 
 
@@ -70,7 +67,7 @@ def test_what_cannot_be_done_in_time_is_named() -> None:
 
 def test_a_step_is_waited_for_while_there_is_time_for_it_and_the_reserve() -> None:
     invocation = Hourglass(30)
-    pace = Pace(deadline_of(invocation), "the next part")
+    pace = deadline_of(invocation).pace("the next part")
 
     assert 25 < pace.seconds_to_wait() < 30 - RESERVE_SECONDS
     with pace.step():

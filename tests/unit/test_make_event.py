@@ -10,7 +10,7 @@ import pytest
 from local import event
 from local.stack import BUCKET
 from s3_to_ecr.carriers import notifications as events
-from s3_to_ecr.carriers.notifications import ObjectCreated
+from s3_to_ecr.objects import S3Object
 from tests.conftest import ROOT
 
 # Of which every one may be another: times, numbers, and what a sample tells that one made by hand does not.
@@ -56,7 +56,7 @@ def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
     made = json.loads(make_event(KEY="a b/%41+ü.tar", BUCKET="my-bucket").stdout)
 
     [record] = events.records(made)
-    assert events.object_created(record) == ObjectCreated("my-bucket", "a b/%41+ü.tar")
+    assert events.read_record(record) == S3Object("my-bucket", "a b/%41+ü.tar")
 
 
 @pytest.mark.parametrize("variables", [{}, {"KEY": "a", "FORM": "sns"}])

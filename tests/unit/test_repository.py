@@ -14,7 +14,7 @@ import pytest
 from local.samples import SAMPLES
 from local.stack import BUCKET
 from s3_to_ecr.carriers import notifications as events
-from s3_to_ecr.carriers.notifications import ObjectCreated
+from s3_to_ecr.objects import S3Object
 from tests.conftest import ROOT
 
 EVENTS = sorted((ROOT / "events").glob("*.json"))
@@ -59,8 +59,8 @@ def test_sample_events_are_about_the_samples_in_the_local_bucket(path: Path) -> 
     for notification in notifications(json.loads(path.read_text())):
         is_job = events.is_batch_operations(notification)
         for record in notification["tasks"] if is_job else events.records(notification):
-            created = events.object_created(record)
-            assert isinstance(created, ObjectCreated)
+            created = events.read_record(record)
+            assert isinstance(created, S3Object)
             sample = samples[created.key]
             assert created.bucket == BUCKET
             assert (created.size, created.etag) == ((None, None) if is_job else (len(sample.body), sample.etag))

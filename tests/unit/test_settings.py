@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from s3_to_ecr.errors import InvalidRepositoryName, RepositoryNotNamed
 from s3_to_ecr.settings import Settings, SettingsError
 
 
@@ -53,36 +52,3 @@ def test_what_the_template_leaves_empty_counts_as_unset() -> None:
 def test_a_wrong_setting_is_named(environment: dict[str, str], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         Settings.from_environment(environment)
-
-
-def test_the_prefix_stands_before_every_repository() -> None:
-    settings = Settings("state", repository_prefix="mirror/", default_repository="base")
-
-    assert settings.target_repository("team/app") == "mirror/team/app"
-    assert settings.target_repository(None) == "mirror/base"
-
-
-@pytest.mark.parametrize("folder", ["", "/app", "/a"])
-def test_a_prefix_does_not_make_up_for_an_empty_folder(folder: str) -> None:
-    with pytest.raises(InvalidRepositoryName):
-        Settings("state", repository_prefix="mirror").target_repository(folder)
-
-
-def test_a_key_with_no_folder_needs_a_default() -> None:
-    with pytest.raises(RepositoryNotNamed, match="DEFAULT_REPOSITORY"):
-        Settings("state").target_repository(None)
-
-
-@pytest.mark.parametrize("name", ["ab", "a1", "team/app", "a.b_c-d__e--f/9", "x" * 256])
-def test_names_that_ecr_takes(name: str) -> None:
-    assert Settings("state").target_repository(name) == name
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "a", "App", "app/", "/app", "a//b", "-app", "app-", "a..b", "a___b", "a b", "äpp", "..", "a/../b", "app\n",
-     "x" * 257],
-)  # fmt: skip
-def test_names_that_ecr_does_not_take(name: str) -> None:
-    with pytest.raises(InvalidRepositoryName, match="Rename the object's folder"):
-        Settings("state").target_repository(name)

@@ -1,4 +1,4 @@
-"""Amazon ECR's layer and image API, one method a call, in the words of its documentation.
+"""Amazon ECR's layer and image API: one method for each call, in the words of ECR's documentation.
 
 Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's service quotas.
 """
@@ -6,25 +6,26 @@ Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's serv
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from s3_to_ecr.aws.clients import Codes, translated
 from s3_to_ecr.aws.ecr_part import PART_HANDLERS, LayerPart
+from s3_to_ecr.aws.sdk_errors import Codes, translated
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobsMissing,
     BrokenManifest,
     DigestMismatch,
     RepositoryMissing,
+    ServiceUnavailable,
     TagTaken,
     UploadLost,
 )
-from s3_to_ecr.images.manifests import Manifest
+from s3_to_ecr.telemetry.logs import logger
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
@@ -32,24 +33,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
 
-# Service quotas "Layer parts" and "Layer size".
+# ECR's service quotas "Layer parts" and "Layer size".
 MAX_LAYER_PARTS = 4_200
 MAX_LAYER_BYTES = 52_000 * 1024 * 1024
 
-# BatchCheckLayerAvailability and BatchGetImage: how many a call may ask for.
+# How many layers or images one call of BatchCheckLayerAvailability or BatchGetImage may ask for.
 _BATCH = 100
 
 _MISSING = "Create the repository, or set CREATE_REPOSITORIES to true."
 _MISMATCH = "The content does not have the digest that its key names, or its manifest."
 _TAKEN = "The repository's tags are immutable: choose another tag, or delete the image that has it."
-_CLEANED_UP = "ECR has removed them in the meantime; they are uploaded again."
+_CLEANED_UP = "ECR has removed them since; they will be uploaded again."
 _KMS = "The repository's KMS key could not be used: allow the function's role to use it."
 
 _CODES: Codes = {
     "RepositoryNotFoundException": (RepositoryMissing, _MISSING),
     "UploadNotFoundException": (UploadLost, ""),
     "InvalidLayerException": (DigestMismatch, _MISMATCH),
-    # What ECR holds of the upload is not what it took: the upload's state, not the object's fault.
+    # ECR has lost parts that it had accepted. That is the upload's fault, not the object's.
     "EmptyUploadException": (UploadLost, ""),
     "LayerPartTooSmallException": (UploadLost, ""),
     "KmsException": (AccessDenied, _KMS),
@@ -62,7 +63,7 @@ _CODES: Codes = {
 
 @dataclass(frozen=True)
 class LayerUpload:
-    """An upload that ECR has opened. `part_size` is in bytes: what ECR expects of every part but the last."""
+    """An upload that ECR has opened. `part_size`, in bytes, is what ECR expects of every part but the last."""
 
     repository: str
     upload_id: str
@@ -71,9 +72,9 @@ class LayerUpload:
 
 @dataclass(frozen=True)
 class PartReceipt:
-    """What ECR holds after a part. `last_byte` is inclusive, -1 for none.
+    """What ECR holds after a part. `last_byte` is inclusive; -1 means nothing.
 
-    `resends` is how often the part was sent again: by the SDK's own retries, or since another invocation had sent it.
+    `resends` counts how often the part was sent again: by the SDK's retries, or because ECR already had it.
     """
 
     last_byte: int
@@ -82,33 +83,60 @@ class PartReceipt:
 
 @dataclass(frozen=True)
 class ImagesFound:
-    """What ECR has of the images that it was asked for: their digests, and those that tags name."""
+    """What ECR has of the images that it was asked for: their digests, and the digest that each tag names."""
 
     there: frozenset[str]
     named: Mapping[str, str]
 
 
 class Registry:
-    """One ECR registry: the account `registry_id`'s, or by `None` the caller's own."""
+    """One ECR registry: that of the account `registry_id`, or by `None` the caller's own.
 
-    def __init__(self, client: ECRClient, registry_id: str | None = None) -> None:
-        """The `client` becomes the registry's own: it does not serialise UploadLayerPart itself any more."""
+    If it `creates_repositories`, a missing repository is created when something is to be put into it.
+    """
+
+    def __init__(
+        self, client: ECRClient, registry_id: str | None = None, *, creates_repositories: bool = False
+    ) -> None:
+        """The `client` becomes the registry's own, because it no longer serialises UploadLayerPart itself."""
         self._client = client
-        self._registry: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
+        self._id = registry_id
+        self._members: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
+        self._creates_repositories = creates_repositories
         for event, handler in PART_HANDLERS.items():
             client.meta.events.register(event, handler, unique_id=event)
 
-    def layer_availability(self, repository: str, digests: Iterable[str]) -> dict[str, LayerAvailability]:
-        """BatchCheckLayerAvailability, as often as it takes for so many digests.
+    def scope(self, repository: str) -> tuple[str | None, str]:
+        """What distinguishes this repository from one of the same name in another registry."""
+        return self._id, repository
 
-        A layer that ECR lacks comes back as UNAVAILABLE or among the failures: UNAVAILABLE here. An ARCHIVED one
-        belongs to archived images and cannot be pulled until one of them is restored.
+    def in_repository(self, repository: str, work: Callable[[], T]) -> T:
+        """Does the work. If its repository is missing and may be created, creates it and does the work again."""
+        try:
+            return work()
+        except RepositoryMissing:
+            if not self._creates_repositories:
+                raise
+        logger.info("Creating the repository")
+        self._create_repository(repository)
+        try:
+            return work()
+        except RepositoryMissing as error:
+            raise ServiceUnavailable(
+                f"ECR does not know the repository yet that it has just created: {error.reason}"
+            ) from error
+
+    def layer_availability(self, repository: str, digests: Iterable[str]) -> dict[str, LayerAvailability]:
+        """BatchCheckLayerAvailability, in as many calls as the digests need.
+
+        A layer that ECR lacks is UNAVAILABLE here, whether it comes back as such or among the failures. An ARCHIVED
+        layer belongs to archived images, and cannot be pulled until one of them is restored.
         """
         found: dict[str, LayerAvailability] = dict.fromkeys(digests, "UNAVAILABLE")
         for batch in _batches(found):
             with _calling("BatchCheckLayerAvailability", repository):
                 answer = self._client.batch_check_layer_availability(
-                    repositoryName=repository, layerDigests=batch, **self._registry
+                    repositoryName=repository, layerDigests=batch, **self._members
                 )
             for layer in answer.get("layers", []):
                 if layer.get("layerDigest") in found and "layerAvailability" in layer:
@@ -118,20 +146,20 @@ class Registry:
     def initiate(self, repository: str) -> LayerUpload:
         """InitiateLayerUpload."""
         with _calling("InitiateLayerUpload", repository):
-            answer = self._client.initiate_layer_upload(repositoryName=repository, **self._registry)
+            answer = self._client.initiate_layer_upload(repositoryName=repository, **self._members)
         return LayerUpload(repository, answer["uploadId"], answer["partSize"])
 
     def part(self, upload: LayerUpload, first_byte: int, length: int, used: LayerPart | None = None) -> LayerPart:
-        """A part to write bytes into, and to send; in the memory of a `used` one, which is then lost."""
-        members = {**self._registry, "repositoryName": upload.repository, "uploadId": upload.upload_id}
+        """A part to write bytes into and then send. It takes over the memory of a `used` part, if there is one."""
+        members = {**self._members, "repositoryName": upload.repository, "uploadId": upload.upload_id}
         return LayerPart(members, first_byte, length, used)
 
     def upload_part(self, upload: LayerUpload, part: LayerPart) -> PartReceipt:
-        """UploadLayerPart, for a part of this upload that is written in full. Returns what ECR holds now.
+        """UploadLayerPart, for a part of this upload that has been written in full. Returns what ECR holds now.
 
-        A part that is not the next one is no error here: ECR then tells where it stands, and the caller goes on from
-        there. That is also how a part comes back that landed although its answer was lost.
-        Raises `UploadLost` when ECR does not know the upload any more.
+        A part that is not the next one is no error here: ECR says where it stands, and the caller resumes there. A part
+        that landed although its answer was lost is reported in the same way.
+        Raises `UploadLost` when ECR no longer knows the upload.
         """
         with _calling("UploadLayerPart", upload.repository):
             try:
@@ -141,7 +169,7 @@ class Registry:
                 )
                 last_byte, sent_before = answer["lastByteReceived"], False
             except ClientError as error:
-                answer = cast("Mapping[str, Any]", error.response)  # with the members of the modelled exception
+                answer = cast("Mapping[str, Any]", error.response)  # has the modelled exception's members
                 if answer["Error"]["Code"] != "InvalidLayerPartException" or "lastValidByteReceived" not in answer:
                     raise
                 last_byte = answer["lastValidByteReceived"]
@@ -149,10 +177,10 @@ class Registry:
         return PartReceipt(last_byte, max(answer["ResponseMetadata"]["RetryAttempts"], sent_before))
 
     def complete(self, upload: LayerUpload, digest: str) -> str:
-        """CompleteLayerUpload. Returns the layer's digest as ECR sees it.
+        """CompleteLayerUpload. Returns the layer's digest as ECR has computed it.
 
-        That the layer exists already is success: layers are named by their content. Raises `DigestMismatch` when the
-        parts do not have the `digest`, `UploadLost` when ECR does not know the upload any more.
+        A layer that exists already is success, because layers are named by their content. Raises `DigestMismatch` when
+        the parts do not have the `digest`, and `UploadLost` when ECR no longer knows the upload.
         """
         with _calling("CompleteLayerUpload", upload.repository):
             try:
@@ -160,7 +188,7 @@ class Registry:
                     repositoryName=upload.repository,
                     uploadId=upload.upload_id,
                     layerDigests=[digest],
-                    **self._registry,
+                    **self._members,
                 )
             except ClientError as error:
                 if error.response["Error"]["Code"] != "LayerAlreadyExistsException":
@@ -169,14 +197,14 @@ class Registry:
         return answer["layerDigest"]
 
     def images(self, repository: str, digests: Iterable[str], tags: Iterable[str] = ()) -> ImagesFound:
-        """BatchGetImage, as often as it takes: which of the images are there, and what the tags name."""
+        """BatchGetImage, in as many calls as needed: which of the images exist, and what the tags name."""
         identifiers = [{"imageDigest": digest} for digest in digests] + [{"imageTag": tag} for tag in tags]
         there: set[str] = set()
         named: dict[str, str] = {}
         for batch in _batches(identifiers):
             with _calling("BatchGetImage", repository):
                 answer = self._client.batch_get_image(
-                    repositoryName=repository, imageIds=cast("Any", batch), **self._registry
+                    repositoryName=repository, imageIds=cast("Any", batch), **self._members
                 )
             for image in answer.get("images", []):
                 found = image["imageId"]
@@ -185,44 +213,44 @@ class Registry:
                     named[found["imageTag"]] = found["imageDigest"]
         return ImagesFound(frozenset(there), named)
 
-    def put_image(self, repository: str, manifest: Manifest, tag: str | None = None) -> None:
-        """PutImage, with the manifest's exact bytes. That the image is there already, so tagged, is success.
+    def put_image(self, repository: str, digest: str, media_type: str, content: bytes, tag: str | None = None) -> None:
+        """PutImage, with the manifest's exact bytes. It is success if the image exists already, under the same tag.
 
         Raises `TagTaken` when the tag is immutable and names another image, `BlobsMissing` when ECR lacks what the
-        manifest names, `BrokenManifest` when ECR finds another digest.
+        manifest names, and `BrokenManifest` when ECR finds another digest.
         """
         tagged: dict[str, Any] = {"imageTag": tag} if tag else {}
         with _calling("PutImage", repository):
             try:
                 self._client.put_image(
                     repositoryName=repository,
-                    imageManifest=manifest.content.decode(),
-                    imageManifestMediaType=manifest.media_type,
-                    imageDigest=manifest.digest,
+                    imageManifest=content.decode(),
+                    imageManifestMediaType=media_type,
+                    imageDigest=digest,
                     **tagged,
-                    **self._registry,
+                    **self._members,
                 )
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code == "ImageAlreadyExistsException":
                     return
                 is_taken = code == "ImageTagAlreadyExistsException"
-                # By the same image, if another invocation has put it just now.
-                if not is_taken or not tag or self.images(repository, [], [tag]).named.get(tag) != manifest.digest:
+                # Another invocation may have put the same image just now.
+                if not is_taken or not tag or self.images(repository, [], [tag]).named.get(tag) != digest:
                     raise
 
-    def create_repository(self, repository: str) -> None:
-        """CreateRepository, with the registry's defaults. That another invocation was faster is no error."""
+    def _create_repository(self, repository: str) -> None:
+        """CreateRepository, with the registry's defaults. It is no error if another invocation was faster."""
         with _calling("CreateRepository", repository):
             try:
-                self._client.create_repository(repositoryName=repository, **self._registry)
+                self._client.create_repository(repositoryName=repository, **self._members)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "RepositoryAlreadyExistsException":
                     raise
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """The items in lists of as many as a call takes."""
+    """The items in lists, each as long as a call accepts."""
     waiting = iter(items)
     while batch := list(itertools.islice(waiting, _BATCH)):
         yield batch

@@ -1,4 +1,4 @@
-"""A part of a layer as the request that carries it, past botocore's own serialising of it (ADR 3)."""
+"""A part of a layer, written straight into the request that carries it, bypassing botocore's serialiser (ADR 3)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pybase64
 class LayerPart:
     """One UploadLayerPart request, made ready while the part's bytes arrive.
 
-    Its body, JSON with the bytes in base64, is written where it is sent from, so the bytes of a part are in memory
-    once; in the memory of a `used` part, if there is one. `members` are the request's other members. The part is the
-    `length` bytes of the layer from `first_byte` on, `end` being the byte after the last.
+    Its body is JSON with the bytes in base64. It is written where it is sent from, so a part's bytes are in memory only
+    once. It takes over the memory of a `used` part, if there is one. `members` are the request's other members. The
+    part is the `length` bytes of the layer from `first_byte` on; `end` is the byte after the last one.
     """
 
     def __init__(self, members: Mapping[str, Any], first_byte: int, length: int, used: LayerPart | None = None) -> None:
@@ -27,31 +27,31 @@ class LayerPart:
         self._missing = length
         self._position = 0
         self._carried = b""
-        # As botocore would write it. The blob goes last: then all else is known before its first byte.
+        # As botocore would write it, but with the blob last: then all else is known before its first byte.
         head = json.dumps({**self.members, "layerPartBlob": ""}).encode().removesuffix(_TAIL)
         size = len(head) + base64_bytes(length) + len(_TAIL)
         self.body: bytearray = _resized(used.body, size) if used else bytearray(size)
         self._append(head)
 
     def write(self, chunk: bytes) -> None:
-        """Takes the part's next bytes, any number."""
+        """Takes the part's next bytes, however many."""
         self._missing -= len(chunk)
         if self._carried:
             chunk = self._carried + chunk
-        # Base64 turns 3 bytes into 4 characters, and only the last ones may be fewer.
+        # Base64 turns 3 bytes into 4 characters; only the last group may be shorter.
         whole = len(chunk) - len(chunk) % 3
         self._carried = chunk[whole:]
         self._append(pybase64.b64encode(memoryview(chunk)[:whole]))
 
     def finish(self) -> str:
-        """Ends the body, once its bytes are all there. Returns its SHA-256 in hex."""
+        """Ends the body, once all of its bytes are there. Returns its SHA-256 in hex."""
         if self._missing:
             raise ValueError(f"a part of {self.end - self.first_byte} bytes was written with {self._missing} missing")
         self._append(pybase64.b64encode(self._carried) + _TAIL)
         return self._sha256.hexdigest()
 
     def _append(self, text: bytes) -> None:
-        """Adds to the body, and to its hash while the text is in the core's cache."""
+        """Adds to the body, and to its hash while the text is still in the processor's cache."""
         self._sha256.update(text)
         end = self._position + len(text)
         with memoryview(self.body) as body:
@@ -59,41 +59,41 @@ class LayerPart:
         self._position = end
 
 
-# What ends a body, after its blob.
+# What follows the blob in a body.
 _TAIL = b'"}'
 
 
 def base64_bytes(length: int) -> int:
-    """How long so many bytes are in base64: 4 characters for every 3 begun."""
+    """The length of so many bytes in base64: 4 characters for every 3 bytes or fewer."""
     return 4 * -(-length // 3)
 
 
 def _resized(body: bytearray, size: int) -> bytearray:
-    """The same memory with that size in bytes. One upload's bodies differ in size by few digits, but for the last."""
+    """The same memory with another size in bytes. The bodies of one upload differ by a few digits, but for the last."""
     try:
         del body[size:]
         body.extend(bytes(size - len(body)))
     except BufferError:
-        # A TLS connection broke while the body was sent. botocore has sent it again since, but the traceback holds on
-        # to it, in a cycle: that has to go, or the memory would stay.
+        # A TLS connection broke while the body was being sent. botocore has sent the body again since, but a traceback
+        # still refers to it, in a cycle. Until that cycle is collected, its memory is not free.
         gc.collect()
         return bytearray(size)
     return body
 
 
-# What follows lets botocore validate, sign, retry and send a LayerPart, but not serialise it: the detour of its bytes
-# over base64, str and JSON takes most of a part's CPU time. A call's context is its own, so threads do not meet here.
+# What follows lets botocore validate, sign, retry and send a LayerPart, but not serialise it. Turning its bytes into
+# base64, a str and JSON would take most of a part's CPU time. Each call has its own context, so this is thread-safe.
 def _set_part_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    """Before botocore validates and serialises the members: puts no bytes where the part is."""
+    """Before botocore validates and serialises the members: replaces the part with no bytes."""
     context["layer_part"] = params["layerPartBlob"]
     params["layerPartBlob"] = b""
 
 
 def _send_part_as_it_is(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    """Before botocore signs the request: puts the part's own body into it.
+    """Before botocore signs the request: gives it the part's own body.
 
-    SigV4 takes the body's hash from the header if there is one, instead of hashing the body again; the header itself
-    is part of SigV4, sent to every service by the SDKs for JavaScript and Ruby.
+    SigV4 takes the body's hash from the header, if there is one, instead of hashing the body again. The header is part
+    of SigV4; the SDKs for JavaScript and Ruby send it to every service.
     """
     part: LayerPart = context["layer_part"]
     params["headers"]["X-Amz-Content-SHA256"] = part.finish()

@@ -1,4 +1,4 @@
-"""Reading blobs: a range of bytes of one S3 object, pinned so that it cannot change underway."""
+"""Reading S3: ranges of bytes of one object, pinned so that the object cannot change underneath."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
-from s3_to_ecr.aws.clients import Codes, translated
-from s3_to_ecr.carriers.notifications import ObjectCreated
+from s3_to_ecr.aws.sdk_errors import Codes, translated
+from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     AccessDenied,
     ObjectArchived,
@@ -21,22 +21,23 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     TransferCorrupted,
 )
+from s3_to_ecr.objects import S3Object
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
-# botocore retries a request, but not a body that breaks off while it is read.
+# botocore retries requests, but not a body that breaks off while it is being read.
 _BODY_ATTEMPTS = 3
 
-# What is read at a time: large enough that a call's cost does not count, small enough that the allocator keeps its
-# memory at hand, and even in base64. Of all between 96 KiB and 3 MiB, this took the least CPU time in the bench.
+# How much is read at a time: enough that a call costs next to nothing, little enough that the allocator keeps the
+# memory at hand, and a multiple of 3 for base64. Of all sizes from 96 KiB to 3 MiB it took the least CPU in the bench.
 _CHUNK_BYTES = 1536 * 1024
 
 _DENIED = "Allow s3:GetObject and s3:GetObjectVersion (without s3:ListBucket this may also be a missing object)."
-_GONE = "It was deleted since the event, or the event names another object."
-_CHANGED = "The object is not the one of the event any more; its newer version has an event of its own."
-_ODD = "The event's bucket, key or version is not one that S3 can have."
+_GONE = "It was deleted after the event, or the event names another object."
+_CHANGED = "The object has changed since the event. Its newer version has an event of its own."
+_ODD = "The event names a bucket, key or version that cannot exist in S3."
 _ARCHIVED = "Restore the object from its archive, then send the event again."
 
 _CODES: Codes = {
@@ -61,10 +62,10 @@ _CODES: Codes = {
 
 
 @dataclass(frozen=True)
-class Blob:
-    """`size` bytes of an S3 object from `offset` on, read through `s3`; pinned by version, else by etag.
+class ObjectRange:
+    """`size` bytes of an S3 object from `offset` on, read through `s3`; a seekable `Blob`.
 
-    `object_size` is that of the whole object.
+    They are pinned by version, or else by ETag. `object_size` is the size of the whole object.
     """
 
     s3: S3Client = field(repr=False)
@@ -81,23 +82,27 @@ class Blob:
         return f"s3://{self.bucket}/{self.key}"
 
     @property
+    def seekable(self) -> bool:
+        return True
+
+    @property
     def is_one_version(self) -> bool:
-        """Whether S3 keeps the object under a version's id, which no other write to the key will have."""
+        """Whether the object has a version of its own, which no other write to the key will have."""
         return "VersionId" in _pin(self.version_id, self.etag)
 
     @property
     def identity(self) -> str:
-        """What tells the object's bytes from all others, whoever announced them."""
+        """What distinguishes these bytes from all others, whoever announced them."""
         [(kind, value)] = _pin(self.version_id, self.etag).items()
         within = "" if self.size == self.object_size else f"{self.size} bytes from byte {self.offset} on, "
         return f"{within}{kind} {value} of {self.uri}"
 
-    def within(self, offset: int, size: int) -> Blob:
-        """The `size` bytes of the blob from `offset` on, as a blob. They must be there."""
+    def within(self, offset: int, size: int) -> ObjectRange:
+        """The `size` bytes of this range from `offset` on. They must exist."""
         return replace(self, offset=self.offset + offset, size=size)
 
     def written_if_current(self) -> datetime | None:
-        """When the object was written; `None` if its key names another one by now, or none. Raises as `open_blob`."""
+        """When the object was written; `None` if its key names another object by now, or none."""
         try:
             head = _look_up(self.s3, self.bucket, self.key, {})
         except ObjectMissing:
@@ -107,15 +112,13 @@ class Blob:
         return head["LastModified"] if head["ETag"].strip('"') == self.etag else None
 
     def read_all(self) -> bytes:
-        """The whole blob, of which the caller knows that it is small. Raises as `read`."""
+        """All of the bytes. The caller knows that they are few."""
         return b"".join(self.read(0, self.size)) if self.size else b""
 
     def read(self, first: int, length: int) -> Generator[bytes]:
-        """Exactly `length` bytes from byte `first` of the blob on, in chunks of any size.
+        """Exactly `length` bytes from byte `first` of the range on, in chunks of any size.
 
-        A body that breaks off is read on from there, after an empty chunk: for who would rather stop.
-        Raises `ObjectMissing`, `ObjectChanged`, `ObjectArchived`, `AccessDenied`, `RequestRefused`, `TransferCorrupted`
-        or `ServiceUnavailable`.
+        If a body breaks off, an empty chunk gives the caller a chance to stop. Then reading resumes at the same byte.
         """
         position, end = first, first + length
         broken: Exception | None = None
@@ -132,7 +135,7 @@ class Blob:
                 raise TransferCorrupted(f"reading {self.uri} gave other bytes than S3 has sent: {error}") from error
             else:
                 if position != end:
-                    # S3 cuts a range at the object's end: the event has told another size than the object's.
+                    # S3 cuts a range at the object's end, so the event stated another size than the object has.
                     start = self.offset + first
                     raise ObjectChanged(f"{self.uri} has no {length} bytes from byte {start} on. {_CHANGED}")
             if position == end:
@@ -141,31 +144,42 @@ class Blob:
         raise ServiceUnavailable(f"reading {self.uri} broke off {_BODY_ATTEMPTS} times: {broken}") from broken
 
     def _body(self, first: int, end: int) -> Generator[bytes]:
-        """What one request gives of the bytes from `first` to before `end`."""
+        """The bytes that one request returns of those from `first` to before `end`."""
         span = f"bytes={self.offset + first}-{self.offset + end - 1}"
         with translated(f"reading {self.uri}", _CODES):
             answer = self.s3.get_object(
                 Bucket=self.bucket, Key=self.key, Range=span, **_pin(self.version_id, self.etag)
             )
         with closing(answer["Body"]) as stream:
-            # An event that understates the size, as hand-written ones do, must not cut the layer short.
+            # An event that understates the size, as a hand-written one may, must not cut the layer short.
             total = answer.get("ContentRange", "").rpartition("/")[2]
             if total not in ("", str(self.object_size)):
                 raise ObjectChanged(f"{self.uri} has {total} bytes, not {self.object_size}. {_CHANGED}")
-            # To the empty read at the end: only that one tells that nothing was missing.
+            # Read to the empty chunk at the end: only then is the body checked for completeness.
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
 
 
-def open_blob(s3: S3Client, created: ObjectCreated) -> Blob:
-    """The whole object as a blob. Asks S3 only for what the event does not say. Raises as `Blob.read`."""
-    version_id, etag, size = created.version_id, created.etag, created.size
-    if size is None or not _pin(version_id, etag):
-        head = _look_up(s3, created.bucket, created.key, _pin(version_id, etag))
-        size = head["ContentLength"]
-        etag = head["ETag"].strip('"')
-        version_id = head.get("VersionId", version_id)
-    return Blob(s3, created.bucket, created.key, version_id, etag, size, object_size=size)
+class ObjectReader:
+    """Opens objects for one invocation, which ends at the `deadline`."""
+
+    def __init__(self, s3: S3Client, deadline: Deadline) -> None:
+        self._s3 = s3
+        self.deadline = deadline
+
+    def open(self, target: S3Object) -> ObjectRange:
+        """The whole object. S3 is asked only for what `target` does not say."""
+        version_id, etag, size = target.version_id, target.etag, target.size
+        if size is None or not _pin(version_id, etag):
+            head = _look_up(self._s3, target.bucket, target.key, _pin(version_id, etag))
+            size = head["ContentLength"]
+            etag = head["ETag"].strip('"')
+            version_id = head.get("VersionId", version_id)
+        return ObjectRange(self._s3, target.bucket, target.key, version_id, etag, size, object_size=size)
+
+    def open_current(self, bucket: str, key: str) -> ObjectRange:
+        """The object that the key holds now, whatever an event said. Of documents that set a tag, the latest counts."""
+        return self.open(S3Object(bucket, key))
 
 
 def _look_up(s3: S3Client, bucket: str, key: str, pin: dict[str, Any]) -> HeadObjectOutputTypeDef:
@@ -175,7 +189,7 @@ def _look_up(s3: S3Client, bucket: str, key: str, pin: dict[str, Any]) -> HeadOb
 
 def _pin(version_id: str | None, etag: str | None) -> dict[str, Any]:
     """The request parameters that hold a read to one version of the object."""
-    # The version called "null" belongs to a bucket whose versioning is suspended, and can be overwritten.
+    # The version called "null" belongs to a bucket with suspended versioning, and can be overwritten.
     if version_id and version_id != "null":
         return {"VersionId": version_id}
     return {"IfMatch": f'"{etag}"'} if etag else {}

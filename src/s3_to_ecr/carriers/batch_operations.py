@@ -1,7 +1,7 @@
-"""S3 Batch Operations: every task of a job answered as done, as to be tried again, or as failed for good.
+"""S3 Batch Operations: every task of a job is answered as succeeded, to be retried, or failed for good.
 
-Source of the schemas, 1.0 and 2.0: the S3 user guide, "Invoke AWS Lambda function". They differ in how they name the
-bucket; the answer is the same.
+Source of the schemas 1.0 and 2.0: the S3 user guide, "Invoke AWS Lambda function". They differ in how they name the
+bucket. The answer is the same.
 """
 
 from __future__ import annotations
@@ -10,44 +10,46 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 from s3_to_ecr.errors import MalformedEvent, Rejected
-from s3_to_ecr.layouts.jobs import Failure, Result
-from s3_to_ecr.telemetry.logs import count
+from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.telemetry.metrics import count
 
 _SCHEMA_VERSIONS = ("1.0", "2.0")
 
 
 class TaskResult(TypedDict):
-    """What became of one task. The `resultString` is for people, who find it in the job's report."""
+    """What became of one task. The `resultString` is for people, who read it in the job's report."""
 
     taskId: str
     resultCode: Literal["Succeeded", "TemporaryFailure", "PermanentFailure"]
     resultString: str
 
 
-def answer(event: dict[str, Any], attempt: Callable[[dict[str, Any]], Result | Failure]) -> dict[str, Any]:
-    """Lets `attempt` do every task of the event, and answers in the event's own schema version.
+def answer(event: dict[str, Any], run_record: Callable[[dict[str, Any]], Result | Failure]) -> dict[str, Any]:
+    """Runs every task of the event, and answers in the event's own schema version.
 
-    Raises `MalformedEvent` when there is nobody to answer: an unknown version, or tasks without an id.
+    Raises `MalformedEvent` if no valid answer is possible: for an unknown version, or tasks without an id.
     """
     version, tasks = event["invocationSchemaVersion"], event.get("tasks")
     if version not in _SCHEMA_VERSIONS:
-        raise MalformedEvent(f"S3 Batch Operations' schema version {version!r} is none of {_SCHEMA_VERSIONS}.")
+        raise MalformedEvent(f"S3 Batch Operations' schema version {version!r} is not one of {_SCHEMA_VERSIONS}.")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "taskId" in task for task in tasks):
         raise MalformedEvent("expected the tasks of an S3 Batch Operations job, each with its taskId.")
     count("Records", len(tasks))
     return {
         "invocationSchemaVersion": version,
-        "treatMissingKeysAs": "TemporaryFailure",  # there are none: every task is answered for
+        "treatMissingKeysAs": "TemporaryFailure",  # never applies: every task is answered
         "invocationId": event.get("invocationId"),
-        "results": [_answered(task["taskId"], attempt(task)) for task in tasks],
+        "results": [_answered(task["taskId"], run_record(task)) for task in tasks],
     }
 
 
-def _answered(task_id: str, done: Result | Failure) -> TaskResult:
-    if not isinstance(done, Failure):
-        told = ", ".join(str(done[name]) for name in ("action", "repository", "digest", "reason") if done[name])
-        return TaskResult(taskId=task_id, resultCode="Succeeded", resultString=told)
-    error = done.error
+def _answered(task_id: str, outcome: Result | Failure) -> TaskResult:
+    if not isinstance(outcome, Failure):
+        summary = ", ".join(
+            str(outcome[name]) for name in ("action", "repository", "digest", "reason") if outcome[name]
+        )
+        return TaskResult(taskId=task_id, resultCode="Succeeded", resultString=summary)
+    error = outcome.error
     return TaskResult(
         taskId=task_id,
         resultCode="PermanentFailure" if isinstance(error, Rejected) else "TemporaryFailure",

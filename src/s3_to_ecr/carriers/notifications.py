@@ -1,50 +1,47 @@
-"""One shape for what S3 says, whoever carried it.
+"""Notifications of new objects, from S3 itself or by way of EventBridge, read and answered.
 
-A carrier's event holds *records*, one an object: of a notification sent by S3 itself (directly, or as the body of an
-SQS message) each member of `Records`; of EventBridge the event itself; of S3 Batch Operations each of its `tasks`.
-`records` finds them, `object_created` reads one, so that a record that cannot be read stands in no other's way.
+An event holds *records*, one for each object. In a notification by S3 (sent directly, or as the body of an SQS message)
+they are the members of `Records`. An EventBridge event is its own only record. In S3 Batch Operations they are the
+`tasks`. `records` finds them, and `read_record` reads one. So a record that cannot be read does not affect the others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
 from s3_to_ecr.errors import MalformedEvent, concerning
+from s3_to_ecr.objects import OtherEvent, S3Object
+from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.telemetry.metrics import count
 
-# How much of an unreadable event goes into the error: enough to know it by, not enough to flood a log.
+# How much of an unreadable event goes into the error: enough to recognise it, not enough to flood a log.
 _EXCERPT_CHARACTERS = 200
 
 
-@dataclass(frozen=True)
-class ObjectCreated:
-    """An object that was put into a bucket. `key` is decoded; `etag` is unquoted; `size` is in bytes.
+def answer(outcomes: list[Result | Failure]) -> dict[str, Any]:
+    """The answer for records that have been run: their results in order.
 
-    Everything but bucket and key may be missing from a hand-written event. `sequencer` orders the writes to one key.
+    If any record failed, raises its error, or an `ExceptionGroup` of several.
     """
-
-    bucket: str
-    key: str
-    version_id: str | None = None
-    etag: str | None = None
-    size: int | None = None
-    sequencer: str | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+    match [outcome.error for outcome in outcomes if isinstance(outcome, Failure)]:
+        case []:
+            return {"results": outcomes}
+        case [only]:
+            raise only
+        case several:
+            raise ExceptionGroup(f"{len(several)} objects failed: " + "; ".join(map(str, several)), several)
 
 
-@dataclass(frozen=True)
-class OtherEvent:
-    """A well-formed S3 event that does not announce a new object, such as a deletion."""
-
-    bucket: str
-    key: str
-    name: str
+def run_records(
+    notification: object, run_record: Callable[[dict[str, Any]], Result | Failure]
+) -> list[Result | Failure]:
+    """Runs every record of a notification, in order. Raises `MalformedEvent` if it is not a notification."""
+    found = records(notification)
+    count("Records", len(found))
+    return [run_record(record) for record in found]
 
 
 def is_sqs(event: object) -> bool:
@@ -58,7 +55,7 @@ def is_batch_operations(event: object) -> TypeGuard[dict[str, Any]]:
 
 
 def parse_body(body: str) -> object:
-    """The notification that an SQS message carries; raises `MalformedEvent` when its body is not JSON."""
+    """The notification that an SQS message carries. Raises `MalformedEvent` if its body is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -66,14 +63,14 @@ def parse_body(body: str) -> object:
 
 
 def records(notification: object) -> list[dict[str, Any]]:
-    """The records of a notification, none for S3's own test message; raises `MalformedEvent` for anything else."""
+    """The records of a notification: none for S3's own test message. Raises `MalformedEvent` for anything else."""
     if isinstance(notification, dict):
         if notification.get("Event") == "s3:TestEvent":
             return []
         if _is_eventbridge(notification):
             return [notification]
         found = notification.get("Records")
-        # Each record answers for itself later, but one of them must show that the list is S3's.
+        # Each record is judged by itself later, but at least one must show that the list comes from S3.
         if isinstance(found, list) and any(_is_s3_record(record) for record in found):
             return found
     raise MalformedEvent(
@@ -81,8 +78,8 @@ def records(notification: object) -> list[dict[str, Any]]:
     )
 
 
-def object_created(record: object) -> ObjectCreated | OtherEvent:
-    """Reads one record; raises `MalformedEvent` when it does not say which object it is about."""
+def read_record(record: object) -> S3Object | OtherEvent:
+    """The object that a record announces. Raises `MalformedEvent` if the record does not say which one that is."""
     if _is_eventbridge(record):
         return _from_eventbridge(record)
     if _is_s3_record(record):
@@ -93,11 +90,11 @@ def object_created(record: object) -> ObjectCreated | OtherEvent:
 
 
 def as_notification(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """One record on its own, in the form its carrier brought it: what `records` takes apart again."""
+    """One record on its own, as a notification that `records` accepts."""
     return record if _is_eventbridge(record) else {"Records": [record]}
 
 
-def _from_s3(record: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
+def _from_s3(record: Mapping[str, Any]) -> S3Object | OtherEvent:
     s3 = _member(record, "s3", dict)
     s3_object = _member(s3, "object", dict)
     bucket = _text(_member(s3, "bucket", dict), "name")
@@ -110,11 +107,11 @@ def _from_s3(record: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
         return _created(bucket, key, s3_object, version_id="versionId", etag="eTag")
 
 
-def _from_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
+def _from_eventbridge(event: Mapping[str, Any]) -> S3Object | OtherEvent:
     detail = _member(event, "detail", dict)
     s3_object = _member(detail, "object", dict)
     bucket = _text(_member(detail, "bucket", dict), "name")
-    # EventBridge carries the key as it is, so decoding it would change it.
+    # EventBridge does not encode the key, so decoding it would change it.
     key = _text(s3_object, "key")
     if event["detail-type"] != "Object Created":
         return OtherEvent(bucket, key, str(event["detail-type"]))
@@ -122,17 +119,17 @@ def _from_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | OtherEvent:
         return _created(bucket, key, s3_object, version_id="version-id", etag="etag")
 
 
-def _from_task(task: Mapping[str, Any]) -> ObjectCreated:
-    # Schema 1.0 has the bucket's ARN, 2.0 its name. Both form-encode the key, as S3's own manifests do.
+def _from_task(task: Mapping[str, Any]) -> S3Object:
+    # Schema 1.0 has the bucket's ARN, 2.0 its name. Both form-encode the key, as S3's manifests do.
     bucket = _text(task, "s3Bucket") if "s3Bucket" in task else _text(task, "s3BucketArn").rpartition(":")[2]
-    return ObjectCreated(bucket, unquote_plus(_text(task, "s3Key")), version_id=_optional_text(task, "s3VersionId"))
+    return S3Object(bucket, unquote_plus(_text(task, "s3Key")), version_id=_optional_text(task, "s3VersionId"))
 
 
-def _created(bucket: str, key: str, s3_object: Mapping[str, Any], *, version_id: str, etag: str) -> ObjectCreated:
+def _created(bucket: str, key: str, s3_object: Mapping[str, Any], *, version_id: str, etag: str) -> S3Object:
     size = s3_object.get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise MalformedEvent(f"the object's size is {size!r}: expected a number of bytes")
-    return ObjectCreated(
+        raise MalformedEvent(f"the object's size is {size!r}, not a number of bytes")
+    return S3Object(
         bucket=bucket,
         key=key,
         version_id=_optional_text(s3_object, version_id),
@@ -164,7 +161,7 @@ def _is_task(record: object) -> TypeGuard[dict[str, Any]]:
 def _member(parent: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     found = parent.get(name)
     if not isinstance(found, kind):
-        raise MalformedEvent(f"the S3 event has no {name!r} where one belongs: {_excerpt(parent)}")
+        raise MalformedEvent(f"the S3 event lacks a valid {name!r}: {_excerpt(parent)}")
     return found
 
 
@@ -174,8 +171,8 @@ def _text(parent: Mapping[str, Any], name: str) -> str:
         raise MalformedEvent(f"the S3 event has an empty {name!r}: {_excerpt(parent)}")
     try:
         found.encode()
-    except UnicodeEncodeError:  # JSON can name half a character, and no AWS API takes one
-        raise MalformedEvent(f"the S3 event's {name!r} is no text: {_excerpt(parent)}") from None
+    except UnicodeEncodeError:  # JSON can name half a character, and no AWS API accepts one
+        raise MalformedEvent(f"the S3 event's {name!r} is not valid Unicode: {_excerpt(parent)}") from None
     return found
 
 
@@ -187,7 +184,7 @@ def _excerpt(value: object) -> str:
     try:
         return _shortened(json.dumps(value, default=repr))
     except (ValueError, RecursionError):
-        return f"a {type(value).__name__} that is nested too deeply to be shown"
+        return f"a {type(value).__name__} that is nested too deeply to show"
 
 
 def _shortened(text: str) -> str:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
 from s3_to_ecr.images.manifests import HEX, OCI_MANIFEST, digest_of, is_digest, parse_document
-from s3_to_ecr.images.model import Image, Images, each_once, read_manifest, tag_of
+from s3_to_ecr.images.model import Image, PushRequest, each_once
+from s3_to_ecr.images.object_source import read_manifest
+from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
+from s3_to_ecr.images.references import Reference, parse_reference
 from s3_to_ecr.images.tar import GZIP, ZSTD, Archive
-from s3_to_ecr.layouts.oci_layout import INDEX, MARKER, blob_path, images_of
 
 _DESCRIPTION = "manifest.json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -33,11 +35,10 @@ _COMPRESSIONS = {GZIP: "+gzip", ZSTD: "+zstd"}
 _NAMED_BY_DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})(?:\.tar\.gz|\.tar\.zst)?")
 
 
-def images_in(archive: Archive, blob: Blob, name: str, deadline: Deadline) -> Images | None:
-    """What the archive in `blob` asks to be pushed; `None` if it is no image archive.
+def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline) -> PushRequest | None:
+    """What the archive in `blob` asks to be pushed; `None` if it is not an image archive.
 
-    A single image without a tag gets the archive's `name`. Raises `BrokenArchive`, `BrokenManifest` or `OutOfTime`, and
-    as `Blob.read`.
+    A single image without a tag gets the archive's `name` as its tag. Raises `BrokenArchive` or `BrokenManifest`.
     """
     if INDEX in archive and MARKER in archive:
         archive.check()
@@ -50,17 +51,17 @@ def images_in(archive: Archive, blob: Blob, name: str, deadline: Deadline) -> Im
         archive.check()
         described = _Describing(archive, deadline).all(entries)
         source = _ArchiveSource(archive, described)
-        images = each_once(Image(image.digest, image.tags) for image in described)
+        images = each_once(Image(image.digest, image.references) for image in described)
     match images:
         case ():
             raise BrokenArchive("there are no images in the archive. Save the image again.")
         case [Image(digest, (), media_type)]:
-            images = (Image(digest, (name,), media_type),)
-    return Images(blob, source, images, shares_tags=True)
+            images = (Image(digest, (Reference(name),), media_type),)
+    return PushRequest(blob, source, images, shares_tags=True)
 
 
 class _ArchiveSource:
-    """The archive's members: those of an OCI layout by their paths, those of the `described` images as they say."""
+    """The archive's members: those of an OCI layout by their paths, those of `described` images as described."""
 
     def __init__(self, archive: Archive, described: Iterable[_Described] = ()) -> None:
         self._archive = archive
@@ -73,7 +74,7 @@ class _ArchiveSource:
     def manifest(self, digest: str) -> bytes:
         return self._made.get(digest) or read_manifest(self.blob(digest))
 
-    def blob(self, digest: str) -> Blob:
+    def blob(self, digest: str) -> ObjectRange:
         found = self._blobs.get(digest) or self._archive.file(blob_path(digest))
         if found is None:
             raise BrokenArchive(
@@ -89,12 +90,12 @@ class _Described:
 
     digest: str
     manifest: bytes
-    tags: tuple[str, ...]
-    blobs: Mapping[str, Blob]
+    references: tuple[Reference, ...]
+    blobs: Mapping[str, ObjectRange]
 
 
 def _entries(archive: Archive) -> list[dict[str, Any]] | None:
-    """What `manifest.json` lists, an image each; `None` if that is not there, or is somebody else's."""
+    """The entries of `manifest.json`, one for each image; `None` if there is no such file, or it is something else."""
     if _DESCRIPTION not in archive:
         return None
     try:
@@ -116,7 +117,7 @@ def _is_entry(entry: object) -> bool:
 
 
 class _Describing:
-    """Makes images of the entries of `manifest.json`, reading nothing twice."""
+    """Makes images of the entries of `manifest.json`. Nothing is read twice."""
 
     def __init__(self, archive: Archive, deadline: Deadline) -> None:
         self._archive = archive
@@ -125,7 +126,7 @@ class _Describing:
         self._digests: dict[str, str] = {}
 
     def all(self, entries: list[dict[str, Any]]) -> list[_Described]:
-        """An image for each entry, even where several are the same."""
+        """An image for each entry, even if several are the same."""
         if len(entries) > _MOST_IMAGES:
             raise BrokenArchive(f"the archive has more than {_MOST_IMAGES:,} images. Save them apart.")
         found = []
@@ -135,10 +136,10 @@ class _Describing:
         return found
 
     def _describe(self, entry: Mapping[str, Any]) -> _Described:
-        config_path, layer_paths, references = entry["Config"], entry.get("Layers") or [], entry.get("RepoTags") or []
-        texts = [[config_path], layer_paths, references]
+        config_path, layer_paths, repo_tags = entry["Config"], entry.get("Layers") or [], entry.get("RepoTags") or []
+        texts = [[config_path], layer_paths, repo_tags]
         if not all(isinstance(found, list) and all(isinstance(text, str) for text in found) for found in texts):
-            raise BrokenManifest(f"the archive's {_DESCRIPTION} has something else where paths or tags belong.")
+            raise BrokenManifest(f"the archive's {_DESCRIPTION} has values that are not paths or tags.")
         content = self._config(config_path)
         rootfs = parse_document(content, f"the image's config {config_path}").get("rootfs")
         diff_ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else []
@@ -158,16 +159,16 @@ class _Describing:
             blobs[digest] = blob
             layers.append({"mediaType": _LAYER_TYPE + compression, "digest": digest, "size": blob.size})
         manifest = _manifest(config, layers)
-        tags = tuple(tag for tag in map(tag_of, references) if tag)
-        return _Described(digest_of(manifest), manifest, tags, blobs)
+        references = tuple(reference for reference in map(parse_reference, repo_tags) if reference.tag)
+        return _Described(digest_of(manifest), manifest, references, blobs)
 
     def _config(self, path: str) -> bytes:
         if path not in self._configs:
             self._configs[path] = _read(self._archive, path)
         return self._configs[path]
 
-    def _digest(self, path: str, blob: Blob) -> str:
-        """A compressed layer's digest: by its name, which ECR will check, or else by its bytes."""
+    def _digest(self, path: str, blob: ObjectRange) -> str:
+        """A compressed layer's digest: from its name, which ECR will verify, or else from its bytes."""
         if named := _NAMED_BY_DIGEST.fullmatch(posixpath.basename(path)):
             return f"sha256:{named['hex']}"
         if path not in self._digests:
@@ -180,12 +181,12 @@ class _Describing:
 
 
 def _manifest(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> bytes:
-    """An OCI manifest: the same bytes whenever it is made, or a repeat would be another image."""
+    """An OCI manifest. The bytes must be the same whenever it is made, or a repeat would be another image."""
     manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
     return json.dumps(manifest, separators=(",", ":")).encode()
 
 
-def _file(archive: Archive, path: str) -> Blob:
+def _file(archive: Archive, path: str) -> ObjectRange:
     found = archive.file(path)
     if found is None:
         raise BrokenArchive(

@@ -1,7 +1,7 @@
 """Manifests and indexes, OCI's and Docker's: which blobs and which other manifests they name.
 
-Sources: the OCI image spec 1.1 (manifest, index, descriptor) and Docker's image manifest version 2, schema 2. Beyond
-what it takes to push an image nothing is looked at, and nothing is ever written anew: a digest is over the exact bytes.
+Sources: the OCI image spec 1.1 (manifest, index, descriptor) and Docker's image manifest version 2, schema 2. Only what
+it takes to push an image is looked at, and nothing is ever rewritten, because a digest is over the exact bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
 
-# ECR's PutImage: the length of `imageManifest`, in characters. No text has fewer bytes than characters.
+# ECR's PutImage: the maximum length of `imageManifest`, in characters. No text has fewer bytes than characters.
 MAX_MANIFEST_BYTES = 4_194_304
 
 # OCI image spec, descriptor: a sha256 digest is 64 lower-case hex digits.
@@ -30,7 +30,7 @@ _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _MANIFEST_TYPES = {OCI_MANIFEST, _OCI_INDEX, _OCI_ARTIFACT, _DOCKER_MANIFEST, _DOCKER_LIST}
 _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
-# Layers that may not be distributed: nobody pushes them, and whoever pulls finds them elsewhere.
+# Layers that must not be distributed. They are not pushed; clients that pull the image get them elsewhere.
 _FOREIGN = re.compile(r"application/vnd\.(?:docker\.image\.rootfs\.foreign\.|oci\.image\.layer\.nondistributable\.)")
 
 _CONVERT = "Convert the image with `skopeo copy --format oci`, and drop the result."
@@ -38,7 +38,7 @@ _CONVERT = "Convert the image with `skopeo copy --format oci`, and drop the resu
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What one document says of another, or of a blob. The media type is empty where it is left out."""
+    """What one document says about another, or about a blob. The media type is empty if it is left out."""
 
     digest: str
     media_type: str = ""
@@ -49,8 +49,8 @@ class Descriptor:
 class Manifest:
     """A manifest or index: its exact bytes, and what has to be in the registry before it.
 
-    `blobs` are the digests of config and layers, without those that are not distributed; `children` what an index
-    names. The `subject` is what an artifact is about, which may be in the registry, or not.
+    `blobs` are the digests of config and layers, without those that are not distributed. `children` are what an index
+    names. The `subject` is what an artifact is about; it may be missing from the registry.
     """
 
     digest: str
@@ -67,15 +67,15 @@ def digest_of(content: bytes) -> str:
 
 
 def is_digest(text: object) -> bool:
-    """Whether this is a digest that ECR takes."""
+    """Whether this is a digest that ECR accepts."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
-    """Reads a manifest or index that `expected` describes.
+    """Reads the manifest or index that `expected` describes.
 
-    Raises `BrokenManifest` when it does not have the digest or is none, `UnsupportedManifest` for kinds that ECR does
-    not take.
+    Raises `BrokenManifest` if it does not have that digest or is not a manifest, and `UnsupportedManifest` for a kind
+    that ECR does not accept.
     """
     found = digest_of(content)
     if found != expected.digest:
@@ -83,9 +83,11 @@ def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
     document = parse_document(content, f"the manifest {expected.digest}")
     media_type = document.get("mediaType") or expected.media_type or _guess_media_type(document)
     if not isinstance(media_type, str):
-        raise BrokenManifest(f"the manifest {found} has no media type but {media_type!r}.")
+        raise BrokenManifest(f"the manifest {found} has a media type that is not a text: {media_type!r}.")
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
-        raise UnsupportedManifest(f"the manifest {found} is of Docker's schema 1, which ECR does not take. {_CONVERT}")
+        raise UnsupportedManifest(
+            f"the manifest {found} is of Docker's schema 1, which ECR does not accept. {_CONVERT}"
+        )
     if not {"manifests", "config", "layers", "blobs"} & document.keys():
         raise BrokenManifest(f"{found} is neither an image's manifest nor an index. Copy the image again.")
     config = [document["config"]] if document.get("config") else []
@@ -102,25 +104,25 @@ def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
 
 
 def descriptors(index: Mapping[str, Any]) -> tuple[Descriptor, ...]:
-    """What an index names, in its order. Raises as `parse_manifest`."""
+    """What an index names, in its order."""
     return tuple(_descriptor(entry) for entry in _list(index, "manifests"))
 
 
 def parse_document(content: bytes, name: str) -> dict[str, Any]:
-    """A JSON object; raises `BrokenManifest`, with its `name`, for anything else."""
+    """A JSON object. Raises `BrokenManifest` for anything else, calling it by this `name`."""
     if len(content) > MAX_MANIFEST_BYTES:
-        raise BrokenManifest(f"{name} has more than the {MAX_MANIFEST_BYTES:,} bytes that ECR takes.")
+        raise BrokenManifest(f"{name} has more than the {MAX_MANIFEST_BYTES:,} bytes that ECR accepts.")
     try:
         document = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise BrokenManifest(f"{name} is not JSON. Copy the image again.") from None
     if not isinstance(document, dict):
-        raise BrokenManifest(f"{name} is JSON, but no object.")
+        raise BrokenManifest(f"{name} is not a JSON object.")
     return document
 
 
 def is_manifest(content: bytes) -> bool:
-    """Whether a blob is a manifest or index, by its media type or, where it has none, by its members."""
+    """Whether a blob is a manifest or index: by its media type, or without one by its members."""
     try:
         document = parse_document(content, "a blob")
     except BrokenManifest:
@@ -131,7 +133,7 @@ def is_manifest(content: bytes) -> bool:
 
 
 def _guess_media_type(document: Mapping[str, Any]) -> str:
-    """OCI's spec lets a manifest leave out its own media type; a Docker one never does."""
+    """OCI's spec lets a manifest leave out its own media type. Docker's manifests never do."""
     if "manifests" in document:
         return _OCI_INDEX
     config = document.get("config")
@@ -142,7 +144,7 @@ def _guess_media_type(document: Mapping[str, Any]) -> str:
 def _list(document: Mapping[str, Any], name: str) -> list[Any]:
     found = document.get(name) or []
     if not isinstance(found, list):
-        raise BrokenManifest(f"the manifest's {name!r} is no list.")
+        raise BrokenManifest(f"the manifest's {name!r} is not a list.")
     return found
 
 
@@ -152,8 +154,8 @@ def _descriptor(entry: object) -> Descriptor:
         raise BrokenManifest("the manifest names something without a digest.")
     if not is_digest(digest):
         if re.fullmatch(r"[a-z0-9+._-]+:[0-9a-f]{32,}", digest) and not digest.startswith("sha256:"):
-            raise UnsupportedManifest(f"the manifest names {digest}, and ECR takes sha256 digests only.")
-        raise BrokenManifest(f"the manifest names {digest!r}, which is no digest.")
+            raise UnsupportedManifest(f"the manifest names {digest}, and ECR accepts sha256 digests only.")
+        raise BrokenManifest(f"the manifest names {digest!r}, which is not a digest.")
     media_type, annotations = entry.get("mediaType"), entry.get("annotations")
     return Descriptor(
         digest,

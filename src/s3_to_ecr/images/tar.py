@@ -1,8 +1,8 @@
-"""Image archives: tar files of which only the headers are read, each member being a blob within the object.
+"""Tar archives of which only the headers are read. Each member is a range of the object.
 
-What is an image archive shows in its members' names, so that an ordinary layer, which may have a hundred thousand of
-them, is told from one by the first few (ADR 9). Python's `tarfile` reads a header; from one to the next it is our own
-way: the library keeps all it has seen, recurses, and believes every length that it is told.
+An image archive is recognised by its members' names. So the first few members are enough to recognise an ordinary
+layer, which may have a hundred thousand of them (ADR 9). Python's `tarfile` parses one header. Going from one to the
+next is our own code, because the library keeps all headers, recurses, and believes every length that it reads.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, UnsupportedArchive
 from s3_to_ecr.images.manifests import HEX
 
 _BLOCK = tarfile.BLOCKSIZE
 
-# What is fetched at a time, for a header and what follows it: `docker save` writes small files between the layers.
+# How much is fetched at a time: a header and what follows it. `docker save` writes small files between the layers.
 WINDOW_BYTES = 64 * 1024
 
-# Of a compressed archive, so much is unpacked to see what it is.
+# How much of a compressed archive is unpacked to see what it is.
 _START_BYTES = 256 * 1024
 
-# Members of an image archive, by path: those of OCI's layout, of `docker save` in all its generations and of what
-# skopeo, podman, crane, kaniko, jib and Bazel write. A layer has them next to never.
+# Members of an image archive, by path: those of an OCI layout, of every version of `docker save`, and of what skopeo,
+# podman, crane, kaniko, jib and Bazel write. A layer hardly ever has them.
 _OF_AN_IMAGE = re.compile(
     rf"blobs(?:/sha256(?:/{HEX})?)?|(?:sha256:)?{HEX}(?:/.*|\.json|\.tar|\.tar\.gz)?|oci-layout"
     r"|[^/]+/layer\.tar",
@@ -38,19 +38,19 @@ _OF_AN_IMAGE = re.compile(
 _BLOBS = "blobs"  # a folder that an application may have, too
 _DESCRIPTIONS = {"manifest.json", "index.json"}
 
-# What comes before the first of those: so many in folders of other names, or so many in all, and it is a layer.
+# If so many members in other folders, or so many in all, come before the first of those, the archive is a layer.
 _MOST_FOREIGN = 20
 _MOST_UNKNOWN = 100
 _MOST_MEMBERS = 20_000
 _MOST_EXTENDED_BYTES = 4 * 1024 * 1024
 _MOST_LINKS = 16
 
-# Headers that extend the next one: GNU's long names, and PAX, whose global ones say nothing of a single member.
+# Headers that extend the next one: GNU's long names, and PAX. Global PAX headers say nothing about a single member.
 _EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 
 _PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
-# What compressed data begin with.
+# The first bytes of compressed data.
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
@@ -61,7 +61,7 @@ _UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in piece
 
 @dataclass(frozen=True)
 class Member:
-    """A file at `offset` of `size` bytes, which begins with `magic`; or else a link to the path `target`."""
+    """A file of `size` bytes at `offset`, which begins with `magic`; or else a link to the path `target`."""
 
     offset: int
     size: int
@@ -70,16 +70,16 @@ class Member:
 
 
 class Archive:
-    """The members of an archive, by path. `is_of_images` says that their names are an image archive's, beyond doubt."""
+    """The members of an archive, by path. `is_of_images`: their names show beyond doubt that it is an image archive."""
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: ObjectRange) -> None:
         self.is_of_images = False
         self._blob = blob
         self._members: dict[str, Member] = {}
         self._outside: str | None = None
 
     def add(self, path: str, member: Member | None) -> None:
-        """Takes a member with its path as the archive has it; `None` for one that is neither file nor link."""
+        """Takes a member and its path in the archive; `None` for a member that is neither file nor link."""
         if _leads_out(path):
             self._outside = self._outside or path
         elif member:
@@ -92,15 +92,15 @@ class Archive:
         return iter(self._members)
 
     def check(self) -> None:
-        """Raises `BrokenArchive` if members are outside the archive, or links lead out of it."""
+        """Raises `BrokenArchive` if a member is outside the archive, or a link leads out of it."""
         if self._outside is not None:
             raise BrokenArchive(f"the archive has a member outside itself, {self._outside!r}.")
         for path, member in self._members.items():
             if member.target is not None and _leads_out(member.target):
                 raise BrokenArchive(f"the archive's member {path!r} is a link out of it, to {member.target!r}.")
 
-    def file(self, path: str) -> Blob | None:
-        """The file at a path, links within the archive followed; `None` if there is none. Raises `BrokenArchive`."""
+    def file(self, path: str) -> ObjectRange | None:
+        """The file at a path, following links within the archive; `None` if there is none. Raises `BrokenArchive`."""
         member = self._follow(path)
         return self._blob.within(member.offset, member.size) if member else None
 
@@ -118,14 +118,14 @@ class Archive:
             if member is None or member.target is None:
                 return member
             path = member.target
-        raise BrokenArchive(f"the archive's links go round in circles at {path!r}.")
+        raise BrokenArchive(f"the archive's links form a circle at {path!r}.")
 
 
-def read_archive(blob: Blob, deadline: Deadline) -> Archive | None:
-    """The archive in an object whose name ends in `.tar`; `None` if it is seen to be a layer.
+def read_archive(blob: ObjectRange, deadline: Deadline) -> Archive | None:
+    """The archive in an object whose name ends in `.tar`; `None` if it turns out to be a layer.
 
-    Raises `BrokenArchive` when it is no tar or cut off; `UnsupportedArchive` when it is an image archive that was
-    compressed; `OutOfTime`, and as `Blob.read`.
+    Raises `BrokenArchive` if it is not a tar archive or is truncated, and `UnsupportedArchive` if it is a compressed
+    image archive.
     """
     window = _Window(blob, deadline)
     start = window.at(0, _MAGIC_BYTES)
@@ -154,7 +154,7 @@ def read_archive(blob: Blob, deadline: Deadline) -> Archive | None:
 
 
 def refuse_compressed(packed: bytes) -> None:
-    """Raises `UnsupportedArchive` if gzip-compressed bytes begin an image archive, by the first ones of its members."""
+    """Raises `UnsupportedArchive` if gzip-compressed bytes are the beginning of an image archive."""
     try:
         start = zlib.decompressobj(wbits=31).decompress(packed, _START_BYTES)
     except zlib.error:
@@ -167,18 +167,18 @@ def refuse_compressed(packed: bytes) -> None:
             if kind.is_of_images:
                 raise UnsupportedArchive(f"this is an image archive, compressed with gzip. {_UNPACK}")
     except BrokenArchive:
-        return  # here the start ends, or it is no tar
+        return  # the unpacked start ends here, or it is not a tar archive
 
 
 class _Kind:
-    """What an archive is, as far as its members' names tell, in their order."""
+    """What kind of archive it is, as far as the names of the members so far tell."""
 
     def __init__(self) -> None:
         self.is_of_images = False
         self._unknown = self._foreign = 0
 
     def is_a_layer(self, header: tarfile.TarInfo) -> bool:
-        """Takes the next member, and says whether the archive is known by now to be none of images."""
+        """Takes the next member. Says whether the archive is already known not to be an image archive."""
         path = posixpath.normpath(header.name)
         if _OF_AN_IMAGE.fullmatch(path):
             self.is_of_images = self.is_of_images or path != _BLOBS
@@ -189,9 +189,10 @@ class _Kind:
 
 
 def _headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile.TarInfo]:
-    """The archive's headers, each with its member's true name, size, target and offset. `at` reads so many bytes there.
+    """The archive's headers, each with its member's true name, size, target and offset. `at(offset, length)` reads.
 
-    Raises `BrokenArchive` where they cannot be read, lie, or end before the block of zeros that POSIX wants (`pax`).
+    Raises `BrokenArchive` for headers that cannot be read, that lie, or that end before the block of zeros that POSIX
+    requires (`pax`).
     """
     offset, extended_bytes = 0, 0
     extended: dict[str, str] = {}
@@ -203,7 +204,7 @@ def _headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile.Tar
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.TarError as error:
             raise BrokenArchive(
-                f"this is no tar archive, or it is cut off or damaged at byte {offset:,} ({error}). {_INSTEAD}"
+                f"this is not a tar archive, or it is truncated or damaged at byte {offset:,} ({error}). {_INSTEAD}"
             ) from error
         header.offset_data = offset + _BLOCK
         if header.type in _EXTENSIONS | {tarfile.XGLTYPE}:
@@ -218,25 +219,25 @@ def _headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile.Tar
             extended = {}
             if length < 0 or header.offset_data + length > size:
                 raise BrokenArchive(
-                    f"the archive is cut off or damaged at {header.name!r}. Upload it again. {_INSTEAD}"
+                    f"the archive is truncated or damaged at {header.name!r}. Upload it again. {_INSTEAD}"
                 )
             yield header
         offset = header.offset_data + -(-length // _BLOCK) * _BLOCK
 
 
 def _extend(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
-    """Gives a header what extends it. Returns the length of its member's data in bytes, -1 if that cannot be."""
+    """Applies to a header what extends it. Returns the length of the member's data in bytes, -1 if it is impossible."""
     header.name = extended.get("path", header.name)
     header.linkname = extended.get("linkpath", header.linkname)
     header.pax_headers = extended
     if "size" in extended:
         header.size = int(extended["size"]) if extended["size"].isdecimal() and len(extended["size"]) < 20 else -1
-    # Only what has data has a length, whatever the header says. POSIX: an unknown type is to be taken for a file.
+    # Only a member with data has a length, whatever the header says. POSIX: treat an unknown type as a file.
     return header.size if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES else 0
 
 
 def _extended(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a GNU or PAX header says of the next member."""
+    """What a GNU or PAX header says about the next member."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": _text(data.partition(b"\0")[0])}
     if kind == tarfile.GNUTYPE_LONGLINK:
@@ -266,26 +267,26 @@ def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:
 
 
 def _is_sparse(header: tarfile.TarInfo) -> bool:
-    """Whether the member's data are not its bytes as they are. No image archive has such."""
+    """Whether the member's data are not its bytes as they are. Image archives have no such members."""
     return header.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse.") for name in header.pax_headers)
 
 
 def _leads_out(path: str) -> bool:
-    """Whether a path, taken from the archive's root, is outside of it."""
+    """Whether a path, starting at the archive's root, is outside the archive."""
     return path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
 
 
 class _Window:
-    """A blob through a window that moves over it, never past its end."""
+    """A blob seen through a window that moves over it, never past its end."""
 
-    def __init__(self, blob: Blob, deadline: Deadline) -> None:
+    def __init__(self, blob: ObjectRange, deadline: Deadline) -> None:
         self._blob = blob
         self._deadline = deadline
         self._start = 0
         self._bytes = b""
 
     def at(self, offset: int, length: int) -> bytes:
-        """The bytes from `offset` on, `length` of them or those up to the end."""
+        """The `length` bytes from `offset` on, or fewer at the end."""
         end = min(offset + length, self._blob.size)
         if end <= offset:
             return b""

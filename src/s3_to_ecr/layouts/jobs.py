@@ -1,29 +1,52 @@
-"""What a key asks for, and what the function answers."""
+"""What a key asks for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import Protocol
 
-from s3_to_ecr.errors import S3ToEcrError
+from s3_to_ecr.aws.s3 import ObjectReader
+from s3_to_ecr.images.model import PushRequest
+from s3_to_ecr.objects import S3Object
 
-if TYPE_CHECKING:
-    from s3_to_ecr.images.model import ImageLayout
+
+class ImageLayout(Protocol):
+    """One way in which images lie in a bucket."""
+
+    def find(self, reader: ObjectReader, target: S3Object) -> PushRequest | None:
+        """Reads which images the object asks for; `None` if it is an ordinary blob after all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a layout makes of a key: a blob, or the images of an `image_layout`, in a folder.
+
+    `folder` is `None` for a key without one. A blob comes with its digest if the key names it. `blob_key` is the key of
+    its bytes, without KEY_PREFIX, if that is another one. The last two are those of the jobs.
+    """
+
+    folder: str | None
+    digest: str | None = None
+    blob_key: str | None = None
+    image_layout: ImageLayout | None = None
+    part_of_image: bool = False
+    may_be_manifest: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What all jobs say: whether an image may have been waiting for the object."""
+    """What all jobs have in common: whether an image may have been waiting for the object."""
 
     part_of_image: bool = False
 
 
 @dataclass(frozen=True)
 class UploadLayer(_Job):
-    """Upload a blob to `repository` as a layer. `digest` is `None` when the key does not tell it.
+    """Upload a blob to `repository` as a layer. `digest` is `None` if the key does not name it.
 
-    The blob is the object, or the one under the `blob_key`. Where the layout keeps manifests among its blobs, it
-    `may_be_manifest`: that waits for what names it.
+    The blob is the object itself, or the one under the `blob_key`. If the layout keeps manifests among its blobs, the
+    object `may_be_manifest`: then whatever names it pushes it.
     """
 
     repository: str
@@ -33,11 +56,11 @@ class UploadLayer(_Job):
 
 
 @dataclass(frozen=True)
-class PushImage(_Job):
-    """Push the images that the `layout` finds in the object to `repository`."""
+class PushImages(_Job):
+    """Push the images that the `image_layout` finds in the object. It lies in `folder`, `None` for none."""
 
-    repository: str
-    layout: ImageLayout
+    folder: str | None
+    image_layout: ImageLayout
 
 
 @dataclass(frozen=True)
@@ -47,43 +70,4 @@ class Ignore(_Job):
     reason: str
 
 
-Job = UploadLayer | PushImage | Ignore
-
-
-class PushedImage(TypedDict):
-    """A manifest or index that is in ECR, and the tags that name it there."""
-
-    digest: str
-    tags: list[str]
-
-
-class Result(TypedDict):
-    """One object's entry in the answer, and in its idempotency record. `size` is the object's, in bytes.
-
-    Where the object asked for images, these are they; the `digest` is then that of the only one, if it is.
-    """
-
-    bucket: str
-    key: str
-    action: Literal["uploaded", "skipped", "pushed", "ignored"]
-    repository: str | None
-    digest: str | None
-    size: int | None
-    reason: str | None
-    images: NotRequired[list[PushedImage]]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A record that did not get a result, and why."""
-
-    record: dict[str, Any]
-    error: S3ToEcrError
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a notification's records. Results keep the records' order."""
-
-    results: list[Result]
-    failures: list[Failure]
+Job = UploadLayer | PushImages | Ignore

@@ -1,26 +1,23 @@
-"""A self-hosted registry's bucket: what CNCF distribution's storage driver writes, Harbor's registry included.
+"""A self-hosted registry's bucket, as the storage driver of CNCF distribution writes it. Harbor uses the same.
 
-Blobs, manifests among them, are under `blobs/`, shared by all repositories; a repository's *links*, small files that
-hold a digest, say which are whose. The last that a push writes is the tag's `current/link`. Source: distribution's
-registry/storage/paths.go.
+Blobs, manifests among them, are under `blobs/` and shared by all repositories. Which repository has which blob is in
+*links*: small files that hold a digest. The last file that a push writes is the tag's `current/link`.
+Source: distribution's registry/storage/paths.go.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from s3_to_ecr.carriers.notifications import ObjectCreated
-from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.aws.s3 import ObjectReader
 from s3_to_ecr.errors import BrokenManifest
 from s3_to_ecr.images.manifests import HEX, is_digest
-from s3_to_ecr.images.model import Image, Images, ObjectSource, open_current
-from s3_to_ecr.layouts.jobs import Ignore
-from s3_to_ecr.layouts.match import Match
-
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
+from s3_to_ecr.images.model import Image, PushRequest
+from s3_to_ecr.images.object_source import ObjectSource
+from s3_to_ecr.images.references import Reference
+from s3_to_ecr.layouts.jobs import Ignore, Match
+from s3_to_ecr.objects import S3Object
 
 _STORAGE = re.compile(r"(?P<root>(?:.*?/)?docker/registry/v2/)(?P<path>.*)", re.DOTALL)
 _BLOB = re.compile(rf"blobs/sha256/[0-9a-f]{{2}}/{HEX}/data")
@@ -28,12 +25,12 @@ _LAYER = re.compile(rf"repositories/(?P<repository>.+)/_layers/sha256/(?P<hex>{H
 _REVISION = re.compile(rf"repositories/(?P<repository>.+)/_manifests/revisions/sha256/(?P<hex>{HEX})/link", re.DOTALL)
 _TAG = re.compile(r"repositories/(?P<repository>.+)/_manifests/tags/(?P<tag>[^/]+)/current/link", re.DOTALL)
 
-# A digest, and the line's end that an editor may have added.
+# A digest, and the line break that an editor may have added.
 _LONGEST_LINK = 256
 
 
 def match(key: str) -> Match | Ignore | None:
-    """The three kinds of links, under any root directory; all else of a registry is ignored."""
+    """The three kinds of links, under any root directory. A registry's other files are ignored."""
     storage = _STORAGE.fullmatch(key)
     if not storage:
         return None
@@ -42,33 +39,34 @@ def match(key: str) -> Match | Ignore | None:
         digest = f"sha256:{found['hex']}"
         return Match(found["repository"], digest, blob_key=root + _blob_path(digest), part_of_image=True)
     if found := _REVISION.fullmatch(path):
-        return Match(found["repository"], layout=RegistryLink(path, digest=f"sha256:{found['hex']}"))
+        return Match(found["repository"], image_layout=RegistryLink(path, digest=f"sha256:{found['hex']}"))
     if found := _TAG.fullmatch(path):
-        return Match(found["repository"], layout=RegistryLink(path, tag=found["tag"]))
-    return Ignore("a registry's own file, which no image is named by", part_of_image=bool(_BLOB.fullmatch(path)))
+        return Match(found["repository"], image_layout=RegistryLink(path, tag=found["tag"]))
+    return Ignore("a registry's own file that names no image", part_of_image=bool(_BLOB.fullmatch(path)))
 
 
 @dataclass(frozen=True)
 class RegistryLink:
-    """The image that a link names: a tag's, or a revision's, whose digest its `path` tells, too."""
+    """The image that a link names: that of a tag, or that of a revision, whose digest is in its `path`, too."""
 
     path: str
     digest: str | None = None
     tag: str | None = None
 
-    def open(self, s3: S3Client, created: ObjectCreated, _: Deadline) -> Images:
-        """The link as it is now. Raises `BrokenManifest` when it holds no digest, and as `open_current`."""
-        document = open_current(s3, created.bucket, created.key)
-        told = document.read_all().decode(errors="replace").strip() if document.size <= _LONGEST_LINK else ""
-        if not is_digest(told) or self.digest not in (None, told):
+    def find(self, reader: ObjectReader, target: S3Object) -> PushRequest:
+        """The link as it is now. Raises `BrokenManifest` if it holds no digest, or another one than its path."""
+        document = reader.open_current(target.bucket, target.key)
+        content = document.read_all().decode(errors="replace").strip() if document.size <= _LONGEST_LINK else ""
+        if not is_digest(content) or self.digest not in (None, content):
             raise BrokenManifest(
-                f"the registry's link {document.uri} holds {told[:80]!r}, not the digest of a manifest."
+                f"the registry's link {document.uri} holds {content[:80]!r}, not the digest of a manifest."
             )
-        root = created.key.removesuffix(self.path)
-        source = ObjectSource(s3, created.bucket, lambda digest: (root + _blob_path(digest),))
-        return Images(document, source, (Image(told, (self.tag,) if self.tag else ()),))
+        root = target.key.removesuffix(self.path)
+        source = ObjectSource(reader, target.bucket, lambda digest: (root + _blob_path(digest),))
+        references = (Reference(self.tag),) if self.tag else ()
+        return PushRequest(document, source, (Image(content, references),))
 
 
 def _blob_path(digest: str) -> str:
-    found = digest.removeprefix("sha256:")
-    return f"blobs/sha256/{found[:2]}/{found}/data"
+    hex_digits = digest.removeprefix("sha256:")
+    return f"blobs/sha256/{hex_digits[:2]}/{hex_digits}/data"

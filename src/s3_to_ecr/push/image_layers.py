@@ -1,4 +1,4 @@
-"""An image's configs and layers: those that ECR lacks, found first, then uploaded, several at once."""
+"""The configs and layers of an image: find those that ECR lacks, then upload several at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import copy_context
 
 from s3_to_ecr.aws.ecr import Registry
 from s3_to_ecr.aws.ecr_part import base64_bytes
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     BlobsMissing,
@@ -24,61 +24,64 @@ from s3_to_ecr.errors import (
     combined,
 )
 from s3_to_ecr.images.manifests import Manifest
-from s3_to_ecr.images.model import Images
-from s3_to_ecr.push.layer import LayerMirror
+from s3_to_ecr.images.model import PushRequest
+from s3_to_ecr.push.layer import LayerPusher
 from s3_to_ecr.push.layer_upload import FEWEST_PARTS, PARTS_SHARE
-from s3_to_ecr.telemetry.logs import log_with, record_result
+from s3_to_ecr.telemetry.logs import log_with
+from s3_to_ecr.telemetry.outcomes import Outcomes
 
-# Layers at a time, if there is memory for the parts of so many. More would not be faster: one of large layers fills
-# the function's network, and of small ones these many make as many calls as ECR's quotas have room for.
+# How many layers at a time, if there is memory for their parts. More would not be faster: one of several large layers
+# fills the function's network, and with small ones so many make as many calls as ECR's quotas have room for.
 _MOST_AT_ONCE = 4
 _USUAL_PART_BYTES = 10 * 1024 * 1024
 
-# Of a whole image. Docker allows 127 layers; who has more than these means no good.
+# The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
 _MOST_BLOBS = 10_000
 
-# A layer that will never work is the end of its image, whatever becomes of the others.
+# A layer that will never work ends its image, whatever becomes of the others.
 _RANKING = (Rejected, OutOfTime, RetryLater)
 
 
 class ImageLayers:
-    """Uploads an image's blobs by way of `layers`, in `memory` bytes."""
+    """Uploads the blobs of an image, through `layers`. `memory` is the function's, in bytes."""
 
-    def __init__(self, registry: Registry, layers: LayerMirror, deadline: Deadline, memory: int) -> None:
+    def __init__(
+        self, registry: Registry, layers: LayerPusher, deadline: Deadline, outcomes: Outcomes, memory: int
+    ) -> None:
         self._registry = registry
         self._layers = layers
         self._deadline = deadline
+        self._outcomes = outcomes
         self._memory = memory
 
-    def upload_missing(self, manifests: Iterable[Manifest], images: Images, repository: str) -> bool:
-        """Uploads what the manifests name and ECR lacks, if all of it is there to be uploaded; `False` if nothing was.
+    def push_missing(self, manifests: Iterable[Manifest], request: PushRequest, repository: str) -> None:
+        """Uploads what the manifests name and ECR lacks, provided that all of it has arrived.
 
-        Raises `BlobsMissing`, `UnsupportedManifest`, and as `LayerMirror.upload_missing`.
+        Raises `BlobsMissing` for what has not arrived, and `UnsupportedManifest` for too many blobs.
         """
         digests = dict.fromkeys(digest for manifest in manifests for digest in manifest.blobs)
         if len(digests) > _MOST_BLOBS:
-            raise UnsupportedManifest(f"the image has {len(digests):,} blobs, and {_MOST_BLOBS:,} are the most.")
+            raise UnsupportedManifest(f"the image has {len(digests):,} blobs, more than the limit of {_MOST_BLOBS:,}.")
         availability = self._registry.layer_availability(repository, digests)
         blobs: dict[str, Blob] = {}
         for digest in digests:
             if availability[digest] != "AVAILABLE":
                 self._deadline.require("the image's blobs")
-                blobs[digest] = images.source.blob(digest)
+                blobs[digest] = request.source.blob(digest)
         if blobs:
-            self._upload_several(blobs, images.document, repository)
-        return bool(blobs)
+            self._push_several(blobs, request.document.key, repository)
 
-    def _upload_several(self, blobs: dict[str, Blob], document: Blob, repository: str) -> None:
+    def _push_several(self, blobs: dict[str, Blob], document_key: str, repository: str) -> None:
         """Uploads layers at the same time, as many as the memory has room for.
 
-        One that will never work stops those that have not begun; one that may work later stops no other.
+        A layer that will never work stops those that have not started. One that may work later stops no other.
         """
         at_once = max(1, min(_MOST_AT_ONCE, len(blobs), room_for_layers(self._memory)))
         failures: list[S3ToEcrError] = []
         with ThreadPoolExecutor(at_once, thread_name_prefix="layer") as threads:
             share = self._memory // at_once
             uploads = {
-                digest: threads.submit(copy_context().run, self._upload, blob, document, repository, digest, share)
+                digest: threads.submit(copy_context().run, self._push, blob, document_key, repository, digest, share)
                 for digest, blob in blobs.items()
             }
             for digest, upload in uploads.items():
@@ -88,38 +91,33 @@ class ImageLayers:
                     threads.shutdown(wait=False, cancel_futures=True)
                     break
         if failures:
-            failure = combined(failures, _RANKING)
-            if isinstance(failure, OutOfTime):
-                got_on = any(isinstance(error, OutOfTime) and error.got_on for error in failures)
-                failure.got_on = got_on or len(failures) < len(blobs)
-            raise failure
+            raise combined(failures, _RANKING)
 
-    def _upload(self, blob: Blob, document: Blob, repository: str, digest: str, memory: int) -> None:
+    def _push(self, blob: Blob, document_key: str, repository: str, digest: str, memory: int) -> None:
         log_with(digest=digest)
         started = time.monotonic()
+        is_own_object = blob.key != document_key
         try:
-            result = self._layers.upload_missing(blob, repository, digest, memory)
+            result = self._layers.push_missing(blob, repository, digest, memory)
         except (ObjectChanged, ObjectMissing) as error:
-            if blob.key == document.key:
-                raise
-            # Of the image's own object a newer event is coming; of another one that only its own blob needs.
+            if not is_own_object:
+                raise  # a newer event about the image's own object is coming
+            # Nobody announces another object's change to the image, so the image waits for the blob to arrive again.
             raise BlobsMissing(error.reason, blob.key) from error
         except UploadInProgress as error:
-            error.awaited = () if blob.key == document.key else (blob.key,)
-            raise
-        record_result(result, time.monotonic() - started)
+            raise error.awaiting(*([blob.key] if is_own_object else [])) from error
+        self._outcomes.record_layer(result, time.monotonic() - started)
 
 
 def room_for_layers(memory: int) -> int:
-    """For how many layers at a time the share of the `memory`, in bytes, that parts may take has room."""
+    """How many layers at a time have room in the share of the `memory`, in bytes, that parts may take."""
     return memory // PARTS_SHARE // (FEWEST_PARTS * base64_bytes(_USUAL_PART_BYTES))
 
 
 def _failure(upload: Future[None], digest: str) -> S3ToEcrError | None:
-    """What went wrong with a layer, as far as it is an error of ours; others are raised."""
+    """What went wrong with a layer, if it is an error of ours. Raises any other error."""
     try:
         upload.result()
     except S3ToEcrError as error:
-        error.reason = f"layer {digest}: {error.reason}"
-        return error
+        return error.within(f"layer {digest}")
     return None

@@ -1,4 +1,4 @@
-"""Reading a blob ahead of what is done with it, in order, in as much memory as there is for it."""
+"""Reading the next parts of a blob while one is being used, in order, and in as much memory as there is for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Pace
 from s3_to_ecr.errors import OutOfTime
 
@@ -18,14 +18,14 @@ _LATE = "the invocation is about to end, and S3 has not sent the next part yet."
 
 
 class RunningDigest:
-    """The SHA-256 of a blob's first `length` bytes, fed in order; those that come again count once."""
+    """The SHA-256 of a blob's first `length` bytes, fed in order. Bytes that come again count once."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self.length = 0
 
     def update(self, first: int, chunk: bytes) -> None:
-        """Counts the bytes of `chunk`, which begins at byte `first` of the blob. Raises `ValueError` at a gap."""
+        """Takes the bytes of `chunk`, which starts at byte `first` of the blob. Raises `ValueError` for a gap."""
         if first > self.length:
             raise ValueError(f"byte {first} came after {self.length}")
         fresh = memoryview(chunk)[self.length - first :]
@@ -53,17 +53,17 @@ def read_ahead(
     most: int,
     pace: Pace,
 ) -> Generator[P]:
-    """The parts of `blob` that begin at `starts`, in order, each written in full into what `begin` made for it.
+    """The parts of `blob` that start at `starts`, in order. Each is written in full into what `begin` made for it.
 
-    All have `starts.step` bytes, but for the blob's last. `begin` gets a part's first byte, its length, and a part that
-    is done with, whose memory is free to be used again. While the caller uses one part, the next ones are read in
-    threads, `most` parts being in memory at a time: asking for the next part gives this one away. All bytes go through
-    the `running_digest`, if there is one. Raises as `Blob.read`; and `OutOfTime`, when a part has to be waited for
-    longer than the `pace` of what is done with parts allows.
+    All have `starts.step` bytes, except the blob's last. `begin` gets a part's first byte, its length, and a used part,
+    if there is one, whose memory it may take over. While the caller uses one part, threads read the next ones. `most`
+    parts are in memory at a time, so the part's memory is reused on the next iteration. All bytes pass through the
+    `running_digest`, if there is one. Raises `OutOfTime` if waiting for a part would leave too little time, by the
+    `pace`, to use it.
 
-    Close the generator to end early. It leaves nothing running: it waits for the chunks under way. Only if the
-    invocation would end meanwhile it raises `OutOfTime` instead, and those threads end with what S3 says, or does not
-    say, to the request that they are in; of what they read then nothing is used.
+    Close the generator to end early. It waits for the chunks that are being read, and leaves nothing running. If the
+    invocation would end meanwhile, it raises `OutOfTime` instead. Then the threads end when S3 answers or the request
+    times out, and nothing that they have read is used.
     """
     stopped = threading.Event()
 
@@ -74,9 +74,9 @@ def read_ahead(
         with closing(blob.read(first, length)) as chunks:
             for chunk in chunks:
                 if running_digest and before:
-                    before.result()  # its bytes come first
+                    before.result()  # the bytes of the part before come first
                 if stopped.is_set():
-                    break  # and so may have the part before, halfway
+                    break  # the part before may have stopped halfway, too
                 if running_digest:
                     running_digest.update(position, chunk)
                 part.write(chunk)
@@ -86,7 +86,7 @@ def read_ahead(
     waiting = iter(starts)
     reading: deque[Future[P]] = deque()
     free: deque[P | None] = deque([None] * most)
-    threads = ThreadPoolExecutor(max_workers=most, thread_name_prefix="read-ahead")
+    threads = ThreadPoolExecutor(max_workers=most if blob.seekable else 1, thread_name_prefix="read-ahead")
     try:
         while True:
             while free and (first := next(waiting, None)) is not None:
@@ -105,7 +105,7 @@ def read_ahead(
 
 
 def _shut_down(threads: ThreadPoolExecutor, reading: Iterable[Future[Any]], seconds: float) -> None:
-    """Waits for what is being read to end; raises `OutOfTime` after so many seconds."""
+    """Waits until nothing is being read any more. Raises `OutOfTime` after so many seconds."""
     unfinished = wait(reading, seconds).not_done
     threads.shutdown(wait=not unfinished)
     if unfinished:

@@ -1,23 +1,23 @@
-"""The upload ledger: who uploads which layer, and how far. One row of the state table a layer and repository.
+"""Leases: who is uploading which layer, and how far. The state table has one row for each layer and repository.
 
-Whoever uploads a layer holds a *lease* on it: an owner and an end, written under the condition that nobody else holds
-one. Beside it stands what ECR needs to go on with the upload. The row outlives the invocation that wrote it, whatever
-became of that:
+Whoever uploads a layer holds a *lease* on it: an owner and an end, written on condition that nobody else holds one.
+Beside it stands what it takes to resume the upload. The row outlives the invocation that wrote it, whatever became of
+that invocation:
 
-    take            renew           renew                        killed, or it hangs      the lease's end
+    take            renew           renew                        killed, or it hangs      the lease ends
     ──┬───────────────┬───────────────┬──────────────────────────────✕· · · · · · · · · · · · ·┬──────────► time
-      │◄── renewed when a third is over, after a part ───►│◄──── LEASE_SECONDS ────────────────►│
-      │ another invocation's `take` fails: UploadInProgress, it comes back later               │ … and succeeds, and
-      │                                                                                        │ goes on with the upload
+      │◄── renewed after a third of it, after a part ────►│◄──── LEASE_SECONDS ────────────────►│
+      │ another invocation's `take` fails with UploadInProgress; it is retried later           │ … and succeeds, and
+      │                                                                                        │ resumes the upload
 
-An invocation that ends by itself, well or not, gives its lease back at once. One that is killed cannot, and nobody has
-to notice: its lease ends. One that only hangs past its lease's end finds at the next renewal that another has taken
-over, and stops. Until then both may have sent the same part. That is no harm: ECR takes every byte once, in order, and
-verifies the digest. So the lease saves work; it is not what makes the bytes right.
+An invocation that ends by itself, well or not, releases its lease at once. One that is killed cannot; its lease ends,
+and nobody has to notice. One that only hangs past its lease's end finds at the next renewal that another invocation
+holds the lease, and stops. Until then both may have sent the same part. That does no harm: ECR takes every byte once,
+in order, and verifies the digest. So leases save work; they are not what makes the bytes right.
 
-Ends are compared with the clock of whoever wants the lease, and were written by that of whoever holds it. Lambda's
-hosts keep time to milliseconds, a lease is minutes long. Only ends are compared, by the table, never durations; that
-the table's TTL deletes a row late, or never, changes nothing.
+An end is compared with the clock of whoever wants the lease, and was written by the clock of whoever holds it. Lambda's
+hosts keep time to milliseconds, and a lease lasts minutes. The table itself compares the ends. It does not matter when
+the table's TTL deletes a row, or whether it does.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from s3_to_ecr.aws.clients import translated
+from s3_to_ecr.aws.sdk_errors import translated
 from s3_to_ecr.errors import S3ToEcrError, ServiceUnavailable, UploadInProgress
 from s3_to_ecr.state.rows import row_key
 from s3_to_ecr.telemetry.logs import logger
@@ -40,23 +40,23 @@ from s3_to_ecr.telemetry.logs import logger
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
-# Longer than a part with one timeout of the SDK's (60 s) takes after a renewal was last due; shorter than the time
-# after which Lambda has tried a failed asynchronous invocation for the last time (1 and 2 minutes later).
+# Longer than a part with one timeout of the SDK (60 s) can take after a renewal was last due. Shorter than the time
+# after which Lambda retries a failed asynchronous invocation for the last time (1 and 2 minutes later).
 LEASE_SECONDS = 120
 _RENEWED_AFTER_SECONDS = LEASE_SECONDS / 3
 
-# A message is on its queue for 14 days at the most: then nobody comes back to go on with an upload.
+# A message stays on its queue for at most 14 days. After that nobody comes back to resume an upload.
 _KEPT_SECONDS = 15 * 24 * 60 * 60
 
-# A row whose layer is done only tells those who have looked for the layer just before.
+# The row of a finished layer matters only to those who looked for the layer just before.
 _KEPT_DONE_SECONDS = 60 * 60
 
 
 @dataclass(frozen=True)
 class Progress:
-    """An upload to go on with: ECR has confirmed the bytes before `position`, and may have more.
+    """An upload that can be resumed: ECR has confirmed the bytes before `position`, and may have more.
 
-    `part_size` and `position` are in bytes. The `digest` is the whole layer's, where it had to be computed and was.
+    `part_size` and `position` are in bytes. The `digest` is the whole layer's, if it had to be computed and has been.
     """
 
     upload_id: str
@@ -66,7 +66,7 @@ class Progress:
 
 
 class _LeasedToAnother(Exception):
-    """The condition of a write did not hold; with the row as it stands."""
+    """The condition of a write did not hold. `row` is the row as it stands."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         super().__init__(row)
@@ -74,9 +74,9 @@ class _LeasedToAnother(Exception):
 
 
 class Lease:
-    """The right to upload one layer. `progress` is the upload to go on with, for the holder to set; `None` for none.
+    """The right to upload one layer. Its holder sets `progress`, the upload to resume; `None` if there is none.
 
-    `held_before` says that somebody held a lease on the layer lately, and so may have finished it just now.
+    `held_before` says that somebody has recently held a lease on the layer, and so may have just finished it.
     """
 
     def __init__(self, client: DynamoDBClient, table: str, key: dict[str, Any], clock: Callable[[], float]) -> None:
@@ -86,30 +86,30 @@ class Lease:
         self._table = table
         self._key = key
         self._clock = clock
-        # Not the invocation's id: Lambda tries a failed invocation again under the same.
+        # Not the invocation's id, because Lambda retries a failed invocation under the same one.
         self._owner = uuid.uuid4().hex
         self._renewal = self._end = 0.0
 
     def take(self, **readable: str) -> None:
-        """Takes the lease, and writes beside it what is `readable` of the layer, for people.
+        """Takes the lease, and writes `readable` values beside it, for people.
 
-        Raises `UploadInProgress` while another invocation holds it, else as `Ledger.lease`.
+        Raises `UploadInProgress` while another invocation holds it.
         """
         try:
             row = self._hold(readable, taking=True)
         except _LeasedToAnother as error:
             until = datetime.fromtimestamp(int(error.row["lease_end"]) / 1000, UTC)
             raise UploadInProgress(
-                f"another invocation is at the same; its lease ends at {until:%H:%M:%S} UTC unless renewed."
+                f"another invocation is doing the same. Its lease ends at {until:%H:%M:%S} UTC unless renewed."
             ) from error
         self.held_before = row["taken"] > 1
         if "upload_id" in row:
             self.progress = Progress(row["upload_id"], int(row["part_size"]), int(row["position"]), row.get("digest"))
 
     def renew(self) -> None:
-        """Renews the lease if it is time to, and saves the progress. Raises `UploadInProgress` when it is lost.
+        """Renews the lease if it is time to, and saves the progress. Raises `UploadInProgress` if the lease is lost.
 
-        When the state table fails, it is tried again the next time; it raises `ServiceUnavailable` only after the end.
+        If the state table fails, the next call tries again. `ServiceUnavailable` is raised only after the lease's end.
         """
         if self._clock() < self._renewal:
             return
@@ -121,28 +121,28 @@ class Lease:
             logger.warning("The lease could not be renewed yet", reason=error.reason)
 
     def save(self) -> None:
-        """Renews the lease now, and saves the progress. Raises as `renew`."""
+        """Renews the lease now, and saves the progress. Raises `UploadInProgress` if the lease is lost."""
         try:
             self._hold(self._saved())
         except _LeasedToAnother as error:
             raise UploadInProgress(
-                "this invocation did not renew its lease in time, and another has taken the layer over."
+                "this invocation did not renew its lease in time, and another one has taken the layer over."
             ) from error
 
     def release(self) -> None:
-        """Gives the lease back, with the progress. If that fails the log says so, and the lease ends by itself."""
+        """Releases the lease and saves the progress. If that fails, the log says so, and the lease ends by itself."""
         kept = _KEPT_SECONDS if self.progress else _KEPT_DONE_SECONDS
         free = {"lease_owner": None, "lease_end": None, "expiration": int(self._clock()) + kept}
         try:
             self._update({**free, **self._saved()})
         except _LeasedToAnother as error:
-            if "lease_owner" in error.row:  # else it is free: the SDK has sent the write again, its answer being lost
-                logger.warning("The lease is not given back: another invocation has taken the layer over")
+            if "lease_owner" in error.row:  # else it is free: the answer was lost, and the SDK has sent the write again
+                logger.warning("The lease is not released: another invocation has taken the layer over")
         except S3ToEcrError as error:
-            logger.warning("The lease could not be given back, and ends by itself", reason=error.reason)
+            logger.warning("The lease could not be released; it ends by itself", reason=error.reason)
 
     def _hold(self, values: Mapping[str, _Value], *, taking: bool = False) -> dict[str, Any]:
-        """Writes the lease, from now on for its full length, with other values. Raises as `_update`."""
+        """Writes the lease, for its full length from now on, together with other values. Raises `_LeasedToAnother`."""
         now = self._clock()
         lease: dict[str, _Value] = {
             "lease_owner": self._owner,
@@ -157,10 +157,10 @@ class Lease:
         return asdict(self.progress) if self.progress else {field.name: None for field in fields(Progress)}
 
     def _update(self, values: Mapping[str, _Value], *, taking: bool = False) -> dict[str, Any]:
-        """Sets the values, `None` removing one, and returns the row. Raises `_LeasedToAnother`.
+        """Sets the values (`None` removes one) and returns the row. Raises `_LeasedToAnother`.
 
-        The lease must be ours; or, when `taking` it, free. The SDK sends a write again whose answer was lost, and it
-        then finds the lease to be ours already.
+        The lease must be ours, or if we are `taking` it, free. If an answer was lost and the SDK sends the write again,
+        it finds that the lease is already ours.
         """
         update = "SET " + ", ".join(f"#{name} = :{name}" for name, value in values.items() if value is not None)
         if removed := ", ".join(f"#{name}" for name, value in values.items() if value is None):
@@ -171,7 +171,7 @@ class Lease:
             update += " ADD taken :one"
             condition += " OR attribute_not_exists(lease_owner) OR lease_end < :now"
             bound |= {":one": 1, ":now": int(self._clock() * 1000)}
-        with translated(f"writing to the ledger in the state table {self._table}", {}):
+        with translated(f"writing a lease to the state table {self._table}", {}):
             try:
                 answer = self._client.update_item(
                     TableName=self._table,
@@ -188,23 +188,36 @@ class Lease:
         return _row(answer["Attributes"])
 
 
-class Ledger:
-    """The rows of all layers, in the state table `table` with the key `id`. `clock` gives seconds since 1970."""
+class Leases:
+    """All leases, in the state table `table`, whose key is `id`. `clock` gives seconds since 1970.
+
+    A scope is `Registry.scope` of a repository.
+    """
 
     def __init__(self, client: DynamoDBClient, table: str, clock: Callable[[], float] = time.time) -> None:
         self._client = client
         self._table = table
         self._clock = clock
 
-    @contextmanager
-    def lease(self, registry_id: str | None, repository: str, layer: str) -> Iterator[Lease]:
-        """The lease on a layer, while the context lasts. `layer` is its digest, or else what identifies its object.
+    def layer(self, scope: tuple[str | None, str], layer: str) -> AbstractContextManager[Lease]:
+        """The lease on uploading a layer, while the context lasts. `layer` is its digest, or its object's identity.
 
-        Raises `UploadInProgress` while another invocation holds it; `ServiceUnavailable`, `AccessDenied` or
-        `RequestRefused` when the state table cannot be used.
+        Raises `UploadInProgress` while another invocation holds it.
         """
-        lease = Lease(self._client, self._table, row_key("upload", registry_id, repository, layer), self._clock)
-        lease.take(repository=repository, layer=layer)
+        return self._lease(scope, layer)
+
+    def tag(self, scope: tuple[str | None, str], tag: str) -> AbstractContextManager[Lease]:
+        """The lease on setting a tag, while the context lasts. Nobody else sets the tag meanwhile.
+
+        Raises `UploadInProgress` while another invocation holds it.
+        """
+        return self._lease(scope, f"the tag {tag}")
+
+    @contextmanager
+    def _lease(self, scope: tuple[str | None, str], name: str) -> Iterator[Lease]:
+        _, repository = scope
+        lease = Lease(self._client, self._table, row_key("upload", *scope, name), self._clock)
+        lease.take(repository=repository, layer=name)
         try:
             yield lease
         finally:
@@ -217,5 +230,5 @@ _deserialize = TypeDeserializer().deserialize
 
 
 def _row(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item's attributes, its numbers being `Decimal`."""
+    """An item's attributes. Numbers come as `Decimal`."""
     return {name: _deserialize(value) for name, value in item.items()}

@@ -1,11 +1,11 @@
-"""Images that wait for an object, in the state table: whoever brings it pushes them (ADR 8).
+"""Images that wait for an object, in the state table. Whoever brings that object pushes them (ADR 8).
 
-    index.json ─► a layer has not come, or is in other hands ─► a note under its key ─► once more ─► still not: later
-    the layer ──► uploaded ─► a note under its key? ─► push what index.json asks for ─► the note is done with
+    index.json ─► a layer is missing, or being uploaded ─► note under its key ─► try again ─► still missing: later
+    the layer ──► uploaded ─► is there a note under its key? ─► push what index.json asks for ─► remove the note
 
-The note is written before the image is tried once more, and read after the layer was uploaded: so one of the two sees
-the other. One note an image is enough, for the first blob that it lacks: when that has come, it waits for the next, or
-is complete. Should all this fail, the image's own message is still on the queue.
+The note is written before the image is tried again, and read after the layer was uploaded. So one of the two sees the
+other. One note for an image is enough, under the first blob that it lacks. When that arrives, the image waits for the
+next one, or is complete. Should all of this fail, the image's own message is still on the queue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from s3_to_ecr.aws.clients import translated
+from s3_to_ecr.aws.sdk_errors import translated
 from s3_to_ecr.state.rows import row_key
 
 if TYPE_CHECKING:
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 _KIND = "waiting"
 
-# As long as the image's own message can be on its queue, and a day.
+# As long as the image's own message can be on its queue, plus a day.
 _KEPT_SECONDS = 15 * 24 * 60 * 60
 
 
-class Waiting:
-    """The notes, in the state table `table` with the key `id`.
-
-    All raise `ServiceUnavailable`, `AccessDenied` or `RequestRefused` when the table cannot be used.
-    """
+class WaitingImages:
+    """The notes, in the state table `table`, whose key is `id`."""
 
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._client = client
         self._table = table
 
     def note(self, bucket: str, awaited: str, key: str) -> None:
-        """Writes down that the object `key` asks for an image which lacks the object `awaited`."""
+        """Notes that the object `key` asks for an image that lacks the object `awaited`.
+
+        Raises `RequestRefused` if the row is full.
+        """
         self._update(
             bucket,
             awaited,
@@ -45,7 +45,7 @@ class Waiting:
         )
 
     def keys(self, bucket: str, awaited: str) -> list[str]:
-        """The objects whose images wait for this one."""
+        """The keys of objects whose images wait for this one."""
         with self._using():
             answer = self._client.get_item(
                 TableName=self._table, Key=row_key(_KIND, bucket, awaited), ConsistentRead=True
@@ -53,7 +53,7 @@ class Waiting:
         return sorted(answer.get("Item", {}).get("waiting", {}).get("SS", []))
 
     def forget(self, bucket: str, awaited: str, key: str) -> None:
-        """Writes down that the object `key` does not wait for `awaited` any more."""
+        """Removes the note that the object `key` waits for `awaited`."""
         self._update(bucket, awaited, "DELETE #waiting :waiting", {"waiting": {"SS": [key]}})
 
     def _update(self, bucket: str, awaited: str, update: str, values: dict[str, Any]) -> None:

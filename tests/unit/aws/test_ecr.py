@@ -29,7 +29,6 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     UploadLost,
 )
-from s3_to_ecr.images.manifests import Manifest
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.server import Fault
 
@@ -81,11 +80,11 @@ def test_what_the_service_model_forbids_is_refused_before_it_is_sent(ecr: EcrDou
 
 
 def test_a_repository_is_created_once(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client, "123456789012")
-    registry.create_repository("team/new")
-    registry.create_repository("team/new")
+    registry = Registry(ecr_client, "123456789012", creates_repositories=True)
+    uploads = [registry.in_repository("team/new", lambda: registry.initiate("team/new")) for _ in range(2)]
 
-    assert "team/new" in ecr.repositories
+    assert {upload.repository for upload in uploads} == {"team/new"}
+    assert ecr.operations.count("CreateRepository") == 1
     assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
 
 
@@ -116,32 +115,34 @@ def test_layers_are_asked_for_in_hundreds(ecr: EcrDouble, ecr_client: ECRClient)
     assert len(ecr.calls) == 3
 
 
-MANIFEST = Manifest(
-    "sha256:" + hashlib.sha256(b'{"schemaVersion":2}').hexdigest(), "x/y", b'{"schemaVersion":2}', (), (), None
-)
+CONTENT = b'{"schemaVersion":2}'
+DIGEST_OF_CONTENT = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+MANIFEST = (DIGEST_OF_CONTENT, "x/y", CONTENT)
 
 
 def test_images_are_asked_for_in_hundreds_by_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     registry = Registry(ecr_client, "123456789012")
-    registry.put_image("app", MANIFEST, "1.0")
+    registry.put_image("app", *MANIFEST, "1.0")
     ecr.calls.clear()
 
-    found = registry.images("app", [f"sha256:{number:064}" for number in range(149)] + [MANIFEST.digest], ["1.0", "2"])
+    found = registry.images(
+        "app", [f"sha256:{number:064}" for number in range(149)] + [DIGEST_OF_CONTENT], ["1.0", "2"]
+    )
 
-    assert found == ImagesFound(frozenset({MANIFEST.digest}), {"1.0": MANIFEST.digest})
+    assert found == ImagesFound(frozenset({DIGEST_OF_CONTENT}), {"1.0": DIGEST_OF_CONTENT})
     assert [len(call.members["imageIds"]) for call in ecr.calls] == [100, 52]
     assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
 
 
 def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    Registry(ecr_client, "123456789012").put_image("app", MANIFEST, "1.0")
-    Registry(ecr_client).put_image("app", MANIFEST)
+    Registry(ecr_client, "123456789012").put_image("app", *MANIFEST, "1.0")
+    Registry(ecr_client).put_image("app", *MANIFEST)
 
     assert [call.members for call in ecr.calls] == [
         {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
-         "imageDigest": MANIFEST.digest, "imageTag": "1.0", "registryId": "123456789012"},
+         "imageDigest": DIGEST_OF_CONTENT, "imageTag": "1.0", "registryId": "123456789012"},
         {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
-         "imageDigest": MANIFEST.digest},
+         "imageDigest": DIGEST_OF_CONTENT},
     ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from botocore.exceptions import FlexibleChecksumError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from s3_to_ecr.aws.s3 import Blob, open_blob
-from s3_to_ecr.carriers.notifications import ObjectCreated
+from local.invocation import Invocation
+from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
 from s3_to_ecr.errors import (
     AccessDenied,
     ObjectArchived,
@@ -23,8 +23,10 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     TransferCorrupted,
 )
+from s3_to_ecr.objects import S3Object
 from s3_to_ecr.push.read_ahead import RunningDigest
 from tests.conftest import ONE_ATTEMPT, stubbed
+from tests.doubles.invocation import deadline_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -45,11 +47,15 @@ def answer(body: bytes, promised: int | None = None) -> dict[str, Any]:
     return {"Body": StreamingBody(io.BytesIO(body), len(body) if promised is None else promised)}
 
 
-def versioned(s3: S3Client) -> Blob:
-    return Blob(s3, "bucket", "app/x", "v1", None, 10, 10)
+def versioned(s3: S3Client) -> ObjectRange:
+    return ObjectRange(s3, "bucket", "app/x", "v1", None, 10, 10)
 
 
-def read(blob: Blob, first: int, length: int) -> bytes:
+def opened(s3: S3Client, target: S3Object) -> ObjectRange:
+    return ObjectReader(s3, deadline_of(Invocation())).open(target)
+
+
+def read(blob: ObjectRange, first: int, length: int) -> bytes:
     return b"".join(blob.read(first, length))
 
 
@@ -70,13 +76,13 @@ def test_reads_are_ranges_pinned_to_what_the_event_spoke_of(
 ) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=4-7", **pin))
 
-    assert read(Blob(s3, "bucket", "app/x", version_id, etag, 10, 10), 4, 4) == b"4567"
+    assert read(ObjectRange(s3, "bucket", "app/x", version_id, etag, 10, 10), 4, 4) == b"4567"
 
 
 def test_a_blob_inside_an_object_is_read_from_its_offset(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"4567"), asked("bytes=1004-1007", VersionId="v1"))
 
-    assert read(Blob(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000), 4, 4) == b"4567"
+    assert read(ObjectRange(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000), 4, 4) == b"4567"
 
 
 def test_a_body_that_breaks_off_is_read_on_from_there(s3: S3Client, stub: Stubber) -> None:
@@ -147,16 +153,16 @@ def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stu
 @pytest.mark.parametrize(
     ("code", "status", "error", "told"),
     [
-        ("NoSuchKey", 404, ObjectMissing, "deleted since the event"),
-        ("NoSuchVersion", 404, ObjectMissing, "deleted since the event"),
-        ("NoSuchBucket", 404, ObjectMissing, "deleted since the event"),
-        ("MethodNotAllowed", 405, ObjectMissing, "deleted since the event"),
-        ("PreconditionFailed", 412, ObjectChanged, "its newer version has an event of its own"),
-        ("InvalidRange", 416, ObjectChanged, "its newer version has an event of its own"),
+        ("NoSuchKey", 404, ObjectMissing, "deleted after the event"),
+        ("NoSuchVersion", 404, ObjectMissing, "deleted after the event"),
+        ("NoSuchBucket", 404, ObjectMissing, "deleted after the event"),
+        ("MethodNotAllowed", 405, ObjectMissing, "deleted after the event"),
+        ("PreconditionFailed", 412, ObjectChanged, "Its newer version has an event of its own"),
+        ("InvalidRange", 416, ObjectChanged, "Its newer version has an event of its own"),
         ("InvalidObjectState", 403, ObjectArchived, "Restore the object"),
         ("AccessDenied", 403, AccessDenied, "may also be a missing object"),
-        ("InvalidArgument", 400, RequestRefused, "not one that S3 can have"),
-        ("KeyTooLongError", 400, RequestRefused, "not one that S3 can have"),
+        ("InvalidArgument", 400, RequestRefused, "cannot exist in S3"),
+        ("KeyTooLongError", 400, RequestRefused, "cannot exist in S3"),
         ("SlowDown", 503, ServiceUnavailable, ""),
         ("InternalError", 500, ServiceUnavailable, ""),
     ],
@@ -172,9 +178,9 @@ def test_every_answer_has_its_error(
 
 def test_a_blob_is_opened_without_a_call_when_the_event_tells_all(s3: S3Client, stub: Stubber) -> None:
     assert stub
-    created = ObjectCreated("bucket", "app/x", "v1", "e7a6", 10)
+    created = S3Object("bucket", "app/x", "v1", "e7a6", 10)
 
-    assert open_blob(s3, created) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
+    assert opened(s3, created) == ObjectRange(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
 
 
 def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubber) -> None:
@@ -183,11 +189,11 @@ def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubbe
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x", "VersionId": "v1"})
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
 
-    assert open_blob(s3, ObjectCreated("bucket", "app/x", size=99)) == Blob(s3, "bucket", "app/x", None, "e7a6", 10, 10)
+    assert opened(s3, S3Object("bucket", "app/x", size=99)) == ObjectRange(s3, "bucket", "app/x", None, "e7a6", 10, 10)
     # Without an ETag, the version "null" could be overwritten while it is read.
-    null = ObjectCreated("bucket", "app/x", "null", size=10)
-    assert open_blob(s3, ObjectCreated("bucket", "app/x", "v1")) == Blob(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
-    assert open_blob(s3, null) == Blob(s3, "bucket", "app/x", "null", "e7a6", 10, 10)
+    null = S3Object("bucket", "app/x", "null", size=10)
+    assert opened(s3, S3Object("bucket", "app/x", "v1")) == ObjectRange(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
+    assert opened(s3, null) == ObjectRange(s3, "bucket", "app/x", "null", "e7a6", 10, 10)
 
 
 @pytest.mark.parametrize(("code", "error"), [("404", ObjectMissing), ("403", AccessDenied), ("412", ObjectChanged)])
@@ -197,7 +203,7 @@ def test_a_head_has_no_body_to_name_its_error(
     stub.add_client_error("head_object", code, http_status_code=int(code))
 
     with pytest.raises(error, match=r"^looking up s3://bucket/app/x"):
-        open_blob(s3, ObjectCreated("bucket", "app/x"))
+        opened(s3, S3Object("bucket", "app/x"))
 
 
 def test_a_digest_counts_every_byte_once_however_often_it_comes() -> None:
@@ -220,7 +226,7 @@ def test_a_digest_has_no_gaps() -> None:
 def test_only_an_id_of_its_own_makes_a_version_unlike_all_other_writes(
     s3: S3Client, version_id: str | None, one: bool
 ) -> None:
-    found = Blob(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
+    found = ObjectRange(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
 
     assert found.is_one_version is one
     assert found.identity == ("VersionId v1 of s3://bucket/app/x" if one else 'IfMatch "e7a6" of s3://bucket/app/x')

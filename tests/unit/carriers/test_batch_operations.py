@@ -6,7 +6,7 @@ import pytest
 
 from s3_to_ecr.carriers.batch_operations import answer
 from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, Unexpected
-from s3_to_ecr.layouts.jobs import Failure, Result
+from s3_to_ecr.results import Failure, Result
 
 DONE = Result(
     bucket="bucket", key="app/x", action="skipped", repository="app", digest="sha256:d", size=7, reason="ECR has it"
@@ -22,7 +22,7 @@ def attempt(task: dict[str, Any]) -> Result | Failure:
     errors: dict[str, S3ToEcrError] = {
         "empty": EmptyBlob("no bytes"),
         "slow": OutOfTime("later"),
-        "bug": Unexpected(KeyError("x")),
+        "bug": Unexpected.from_error(KeyError("x")),
     }
     error = errors.get(task["s3Key"])
     return Failure(task, error) if error else DONE
@@ -45,7 +45,7 @@ def test_every_task_is_answered_for_in_the_jobs_own_schema(version: str) -> None
             {
                 "taskId": "task bug",
                 "resultCode": "TemporaryFailure",
-                "resultString": "Unexpected: an error that nobody expected, KeyError: 'x'",
+                "resultString": "Unexpected: unexpected error, this is a bug: KeyError: 'x'",
             },
         ],
     }

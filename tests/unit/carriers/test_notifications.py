@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_to_ecr.carriers import notifications as events
-from s3_to_ecr.carriers.notifications import ObjectCreated, OtherEvent
 from s3_to_ecr.errors import MalformedEvent
+from s3_to_ecr.objects import OtherEvent, S3Object
 
 TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "bucket"}
 JSON = st.recursive(
@@ -30,16 +30,16 @@ def eventbridge(key: str = "app/layer", kind: str = "Object Created", **more: An
     return {"source": "aws.s3", "detail-type": kind, "detail": detail}
 
 
-def only(notification: object) -> ObjectCreated | OtherEvent:
+def only(notification: object) -> S3Object | OtherEvent:
     [record] = events.records(notification)
-    return events.object_created(record)
+    return events.read_record(record)
 
 
 @pytest.mark.parametrize("kind", ["Put", "Post", "Copy", "CompleteMultipartUpload"])
 def test_every_way_to_create_an_object_is_read_from_a_notification(kind: str) -> None:
     record = s3_record(name=f"ObjectCreated:{kind}", versionId="v1")
 
-    assert only({"Records": [record]}) == ObjectCreated("bucket", "app/layer", "v1", "e7a6", 7, "0A1B")
+    assert only({"Records": [record]}) == S3Object("bucket", "app/layer", "v1", "e7a6", 7, "0A1B")
 
 
 def test_an_eventbridge_event_is_read_the_same() -> None:
@@ -50,12 +50,12 @@ def test_an_eventbridge_event_is_read_the_same() -> None:
 def test_a_task_of_batch_operations_is_read(bucket: dict[str, str]) -> None:
     task = {"taskId": "1", "s3Key": "app/a+b%2Bc%C3%A4", "s3VersionId": "v1"} | bucket
 
-    assert events.object_created(task) == ObjectCreated("bucket", "app/a b+cä", "v1")
-    assert events.object_created(task | {"s3VersionId": None}) == ObjectCreated("bucket", "app/a b+cä")
+    assert events.read_record(task) == S3Object("bucket", "app/a b+cä", "v1")
+    assert events.read_record(task | {"s3VersionId": None}) == S3Object("bucket", "app/a b+cä")
 
 
 def test_an_unversioned_bucket_gives_no_version() -> None:
-    assert only({"Records": [s3_record()]}) == only(eventbridge()) == ObjectCreated(
+    assert only({"Records": [s3_record()]}) == only(eventbridge()) == S3Object(
         "bucket", "app/layer", None, "e7a6", 7, "0A1B"
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ def test_an_unversioned_bucket_gives_no_version() -> None:
 def test_what_a_hand_written_event_leaves_out_is_none() -> None:
     record = {"s3": {"bucket": {"name": "bucket"}, "object": {"key": "app/layer"}}, "eventName": "ObjectCreated:Put"}
 
-    assert only({"Records": [record]}) == ObjectCreated("bucket", "app/layer")
+    assert only({"Records": [record]}) == S3Object("bucket", "app/layer")
 
 
 KEYS = ["a b", "a+b", "a%2Bb", "100%", "%", "%25", "a%20b", "Grüße", "✨🚀", "a b+c%2Bd%/Ä ✨/", "a\tb", "a=b&c=d"]
@@ -87,7 +87,7 @@ def test_any_key_is_decoded_exactly_once(key: str) -> None:
 def test_each_record_is_found_in_order() -> None:
     found = events.records({"Records": [s3_record("one"), s3_record("two"), s3_record("three")]})
 
-    assert [events.object_created(record).key for record in found] == ["one", "two", "three"]
+    assert [events.read_record(record).key for record in found] == ["one", "two", "three"]
 
 
 def test_the_test_event_has_no_records() -> None:
@@ -146,14 +146,14 @@ def test_a_body_that_is_not_json_is_named() -> None:
 def test_a_record_that_cannot_be_read_is_an_error_of_its_own(record: object) -> None:
     assert events.records({"Records": [s3_record(), record]}) == [s3_record(), record]
     with pytest.raises(MalformedEvent):
-        events.object_created(record)
+        events.read_record(record)
 
 
 @given(JSON)
 def test_no_event_ends_in_anything_but_records_or_our_error(notification: object) -> None:
     try:
         for record in events.records(notification):
-            events.object_created(record)
+            events.read_record(record)
     except MalformedEvent:
         pass
 
@@ -181,4 +181,4 @@ def test_only_an_sqs_event_is_one() -> None:
 
 @pytest.mark.parametrize("record", [s3_record("a+b%2Bc"), eventbridge("a+b%2Bc")])
 def test_a_record_on_its_own_is_read_as_before(record: dict[str, Any]) -> None:
-    assert only(events.as_notification(record)) == events.object_created(record)
+    assert only(events.as_notification(record)) == events.read_record(record)

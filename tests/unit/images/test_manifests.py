@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from local import images
 from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
 from s3_to_ecr.images.manifests import Descriptor, digest_of, is_manifest, parse_manifest
-from s3_to_ecr.images.model import tag_of
-from s3_to_ecr.layouts.oci_layout import images_of
+from s3_to_ecr.images.model import Image
+from s3_to_ecr.images.oci_index import images_of
+from s3_to_ecr.images.references import Reference, parse_reference
 
 LAYER = "sha256:" + "1" * 64
 IMAGE = images.image([b"layer"])
@@ -83,8 +84,26 @@ def test_a_manifest_among_blobs_is_known_by_its_media_type_or_its_members(conten
         ("", None),
     ],
 )
-def test_of_a_reference_only_the_tag_counts(reference: str, tag: str | None) -> None:
-    assert tag_of(reference) == tag
+def test_a_references_tag_follows_its_last_name(reference: str, tag: str | None) -> None:
+    assert parse_reference(reference).tag == tag
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("app:1.0", "app"),
+        ("localhost:5000/team/app:1.0", "localhost:5000/team/app"),
+        ("localhost:5000/app", "localhost:5000/app"),
+        ("docker.io/team/app@sha256:0123", "docker.io/team/app"),
+        ("", None),
+    ],
+)
+def test_a_references_name_has_its_host_but_no_tag_and_no_digest(reference: str, name: str | None) -> None:
+    assert parse_reference(reference).name == name
+
+
+def tags_of(image: Image) -> list[str | None]:
+    return list(dict.fromkeys(reference.tag for reference in image.references))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +124,7 @@ def test_of_a_reference_only_the_tag_counts(reference: str, tag: str | None) -> 
 def test_tags_are_in_the_annotations_of_the_index(annotations: Any, tags: tuple[str, ...]) -> None:
     [image] = images_of(manifest(manifests=[{"digest": LAYER, "mediaType": "x", "annotations": annotations}]))
 
-    assert (image.digest, image.tags, image.media_type) == (LAYER, tags, "x")
+    assert (image.digest, tags_of(image), image.media_type) == (LAYER, list(tags), "x")
 
 
 def test_an_image_that_an_index_names_twice_is_one_with_two_tags() -> None:
@@ -114,7 +133,7 @@ def test_an_image_that_an_index_names_twice_is_one_with_two_tags() -> None:
 
     [image] = images_of(manifest(manifests=entries))
 
-    assert image.tags == ("1", "2")
+    assert image.references == (Reference("1"), Reference("2"))
 
 
 JSON = st.recursive(

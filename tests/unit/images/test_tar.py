@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from local import images
 from local.invocation import Invocation
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.errors import Rejected
 from s3_to_ecr.images.image_archive import images_in
+from s3_to_ecr.images.references import Reference
 from s3_to_ecr.images.tar import read_archive
 from tests.doubles.invocation import deadline_of
 from tests.doubles.s3 import Bytes, S3Double, Stored
@@ -27,7 +28,7 @@ DEADLINE = deadline_of(Invocation())
 SAVED = images.docker_save(["app:1.0"], IMAGE)
 
 
-class Local(Blob):
+class Local(ObjectRange):
     """A blob whose bytes are at hand; it keeps what was asked for, and refuses what is past its end."""
 
     content: bytes
@@ -45,14 +46,14 @@ class Local(Blob):
         self.asked.append((first, length))
         yield self.content[first : first + length]
 
-    def within(self, offset: int, size: int) -> Blob:
+    def within(self, offset: int, size: int) -> ObjectRange:
         return Local.of(self.content[offset : offset + size])
 
 
 def test_members_are_ranges_of_the_object(s3_double: S3Double) -> None:
     s3_double.objects["app/1.tar"] = Stored(Bytes(SAVED), "e7a6", "null")
     client: S3Client = boto3.client("s3", endpoint_url=s3_double.url)
-    blob = Blob(client, "bucket", "app/1.tar", None, "e7a6", len(SAVED), object_size=len(SAVED))
+    blob = ObjectRange(client, "bucket", "app/1.tar", None, "e7a6", len(SAVED), object_size=len(SAVED))
 
     archive = read_archive(blob, DEADLINE)
 
@@ -74,7 +75,7 @@ def test_only_windows_around_the_headers_are_read() -> None:
     assert archive
     found = images_in(archive, blob, "name", DEADLINE)
     assert found
-    assert found.images[0].tags == ("1.0",)
+    assert found.images[0].references == (Reference("1.0", "app"),)
     # The large layer is passed over; what is small and close together comes at once.
     assert sum(length for _, length in blob.asked) < len(SAVED) - 60_000
     assert len(blob.asked) == 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.image_archive import CompressedArchive, ImageArchive
-from s3_to_ecr.layouts.jobs import Ignore, PushImage, UploadLayer
+from s3_to_ecr.layouts.jobs import Ignore, PushImages, UploadLayer
 from s3_to_ecr.layouts.oci_layout import OciLayout
 from s3_to_ecr.layouts.registry_storage import RegistryLink
 from s3_to_ecr.layouts.static_registry import StaticManifest
@@ -91,21 +91,21 @@ def test_a_folder_that_ecr_would_not_take_is_rejected(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "job"),
     [
-        ("app/index.json", PushImage("app", OciLayout())),
-        ("index.json", PushImage("base", OciLayout())),
+        ("app/index.json", PushImages("app", OciLayout())),
+        ("index.json", PushImages(None, OciLayout())),
         (f"blobs/sha256/{HEX}", UploadLayer("base", DIGEST, part_of_image=True, may_be_manifest=True)),
         (f"a1/b/blobs/sha256/{HEX}", UploadLayer("a1/b", DIGEST, part_of_image=True, may_be_manifest=True)),
-        ("app/manifests/latest", PushImage("app", StaticManifest("latest"))),
-        (f"app/manifests/{DIGEST}", PushImage("app", StaticManifest(DIGEST), part_of_image=True)),
+        ("app/manifests/latest", PushImages("app", StaticManifest("latest"))),
+        (f"app/manifests/{DIGEST}", PushImages("app", StaticManifest(DIGEST), part_of_image=True)),
         (f"team/app/blobs/{DIGEST}", UploadLayer("team/app", DIGEST, part_of_image=True)),
-        ("app/1.0.tar", PushImage("app", ImageArchive("1.0"))),
-        ("image.tar", PushImage("base", ImageArchive("image"))),
-        (f"app/{DIGEST}.tar", PushImage("app", ImageArchive(DIGEST))),
-        ("app/layer.tar.gz", PushImage("app", CompressedArchive())),
-        ("app/layer.tgz", PushImage("app", CompressedArchive())),
+        ("app/1.0.tar", PushImages("app", ImageArchive("1.0"))),
+        ("image.tar", PushImages(None, ImageArchive("image"))),
+        (f"app/{DIGEST}.tar", PushImages("app", ImageArchive(DIGEST))),
+        ("app/layer.tar.gz", PushImages("app", CompressedArchive())),
+        ("app/layer.tgz", PushImages("app", CompressedArchive())),
     ],
 )
-def test_a_key_of_a_layout_asks_for_its_image_or_its_part(key: str, job: PushImage | UploadLayer) -> None:
+def test_a_key_of_a_layout_asks_for_its_image_or_its_part(key: str, job: PushImages | UploadLayer) -> None:
     assert route(key, settings(default_repository="base")) == job
 
 
@@ -118,8 +118,8 @@ def test_a_registrys_links_ask_for_what_they_name(root: str) -> None:
     tag = "repositories/team/app/_manifests/tags/v1/current/link"
 
     assert route(layer, settings("in/")) == UploadLayer("team/app", DIGEST, blob_key=blob_key, part_of_image=True)
-    assert route(f"in/{root}/{revision}", settings("in/")) == PushImage("team/app", RegistryLink(revision, DIGEST))
-    assert route(f"in/{root}/{tag}", settings("in/")) == PushImage("team/app", RegistryLink(tag, tag="v1"))
+    assert route(f"in/{root}/{revision}", settings("in/")) == PushImages("team/app", RegistryLink(revision, DIGEST))
+    assert route(f"in/{root}/{tag}", settings("in/")) == PushImages("team/app", RegistryLink(tag, tag="v1"))
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_no_key_ends_in_anything_but_a_job_or_a_rejection(key: str) -> None:
         job = route(key, settings("la", "mirror/", "base"))
     except Rejected:
         return
-    assert isinstance(job, Ignore) or job.repository.startswith("mirror/")
+    assert isinstance(job, (Ignore, PushImages)) or job.repository.startswith("mirror/")

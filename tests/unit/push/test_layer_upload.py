@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from local.invocation import Invocation
 from s3_to_ecr.aws.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, PartReceipt, Registry
 from s3_to_ecr.aws.ecr_part import LayerPart
-from s3_to_ecr.aws.s3 import Blob
+from s3_to_ecr.blobs import Blob
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobTooLarge,
@@ -25,16 +25,16 @@ from s3_to_ecr.errors import (
     UploadInProgress,
     UploadLost,
 )
-from s3_to_ecr.layouts.jobs import UploadLayer
-from s3_to_ecr.push.layer_upload import upload_layer
+from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.state.leases import Lease, Progress
+from s3_to_ecr.telemetry.outcomes import Outcomes
+from tests.doubles.blobs import MemoryBlob
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.invocation import Hourglass, OwnLease, deadline_of, let_parts_take
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
-    from types_boto3_s3.client import S3Client
 
 BODY = b"0123456789"
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -44,21 +44,8 @@ OTHER_DIGEST = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class MemoryBlob(Blob):
-    """A blob at hand; `reads` holds the ranges asked for."""
-
-    body: bytes = b""
-    reads: list[tuple[int, int]] = field(default_factory=list)
-
-    def read(self, first: int, length: int) -> Generator[bytes]:
-        self.reads.append((first, length))
-        yield from (bytes([byte]) for byte in self.body[first : first + length])
-
-
 def blob(body: bytes = BODY, size: int | None = None) -> MemoryBlob:
-    size = len(body) if size is None else size
-    return MemoryBlob(cast("S3Client", None), "bucket", "app/x", None, "e", size, size, body=body)
+    return MemoryBlob(body, size)
 
 
 def put(
@@ -70,9 +57,10 @@ def put(
     lease: Lease | None = None,
     invocation: Invocation | None = None,
     memory: int = 512 * MIB,
+    outcomes: Outcomes | None = None,
 ) -> str:
-    deadline = deadline_of(invocation or Invocation())
-    return upload_layer(registry, source, UploadLayer(repository, digest), lease or OwnLease(), deadline, memory)
+    uploader = LayerUploader(registry, deadline_of(invocation or Invocation()), outcomes or Outcomes())
+    return uploader.upload(source, repository, digest, lease or OwnLease(), memory)
 
 
 @pytest.fixture
@@ -369,7 +357,7 @@ def test_invocations_that_run_out_of_time_send_every_byte_once(
     registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invocation = Hourglass()
-    let_parts_take(registry, monkeypatch, invocation, 10)
+    let_parts_take(monkeypatch, invocation, 10)
     lease = OwnLease()
 
     def invoke() -> str | None:
@@ -548,42 +536,46 @@ def test_what_was_sent_cannot_be_read_again_in_time(
     read_slowly(monkeypatch, invocation, range(20), 15)
     ecr.calls.clear()
 
-    with pytest.raises(OutOfTime, match=r"reading again, for the digest|has not sent the next part") as raised:
-        put(registry, blob(LONG), None, lease=lease, invocation=invocation)
+    outcomes = Outcomes()
+    with pytest.raises(OutOfTime, match=r"reading again, for the digest|has not sent the next part"):
+        put(registry, blob(LONG), None, lease=lease, invocation=invocation, outcomes=outcomes)
     assert ecr.calls == []
     assert lease.progress is not None
-    assert not raised.value.got_on  # the next invocation would come no farther
+    assert not outcomes.progressed  # the next invocation would get no further
 
 
-def test_running_out_of_time_with_parts_sent_is_getting_on(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_time_with_parts_sent_is_progress(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     invocation = Hourglass(30)
-    let_parts_take(registry, monkeypatch, invocation, 10)
+    let_parts_take(monkeypatch, invocation, 10)
 
-    with pytest.raises(OutOfTime) as raised:
-        put(registry, blob(LONG), LONG_DIGEST, invocation=invocation)
-    assert raised.value.got_on
+    outcomes = Outcomes()
+    with pytest.raises(OutOfTime):
+        put(registry, blob(LONG), LONG_DIGEST, invocation=invocation, outcomes=outcomes)
+    assert outcomes.progressed
 
 
-def test_a_layer_begun_anew_that_came_no_farther_than_before_has_not_got_on(
+def test_a_layer_that_started_again_and_got_no_further_than_before_is_no_progress(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, invocation = half_sent(registry, LONG), Hourglass(30)
     ecr.forget_uploads()
-    let_parts_take(registry, monkeypatch, invocation, 10)
+    let_parts_take(monkeypatch, invocation, 10)
 
-    with pytest.raises(OutOfTime) as raised:
-        put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation)
+    outcomes = Outcomes()
+    with pytest.raises(OutOfTime):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation, outcomes=outcomes)
     assert lease.progress
     assert lease.progress.position < 20
-    assert not raised.value.got_on
+    assert not outcomes.progressed
 
 
-def test_a_digest_that_was_computed_is_getting_on(registry: Registry) -> None:
+def test_a_digest_that_was_computed_is_progress(registry: Registry) -> None:
     lease, invocation = half_sent(registry, LONG + LONG), Hourglass(6)
 
-    with pytest.raises(OutOfTime, match="completing the layer") as raised:
-        put(registry, blob(LONG), None, lease=lease, invocation=invocation)
-    assert raised.value.got_on
+    outcomes = Outcomes()
+    with pytest.raises(OutOfTime, match="completing the layer"):
+        put(registry, blob(LONG), None, lease=lease, invocation=invocation, outcomes=outcomes)
+    assert outcomes.progressed
     # The next one only has to complete it, and does, with as little time.
     assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST
 
@@ -603,7 +595,7 @@ def test_a_layer_is_not_completed_when_there_is_no_time_for_it(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invocation = Hourglass(30)
-    let_parts_take(registry, monkeypatch, invocation, 29)
+    let_parts_take(monkeypatch, invocation, 29)
     lease = OwnLease()
 
     with pytest.raises(OutOfTime, match="completing the layer"):
@@ -616,7 +608,7 @@ def test_a_layer_is_not_completed_when_there_is_no_time_for_it(
 def test_progress_that_was_made_before_is_told(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
     put(registry, blob(LONG), None, lease=half_sent(registry, LONG))
 
-    [told] = [line for line in logs() if line["message"] == "Going on with the upload"]
+    [told] = [line for line in logs() if line["message"] == "Resuming the upload"]
     assert (told["percent"], told["bytes_sent"], told["size"]) == (50, 20, 40)
     progress = [line["percent"] for line in logs() if line["message"] == "Uploading the layer"]
     assert progress == [60, 70, 80, 90, 100]

@@ -6,45 +6,23 @@ import hashlib
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
 
 import pytest
 
 from local.invocation import Invocation
-from s3_to_ecr.aws.s3 import Blob
-from s3_to_ecr.deadline import RESERVE_SECONDS, Pace
+from s3_to_ecr.deadline import RESERVE_SECONDS
 from s3_to_ecr.errors import ObjectChanged, OutOfTime
 from s3_to_ecr.push.read_ahead import RunningDigest, read_ahead
 from tests.conftest import wait_until
+from tests.doubles.blobs import MemoryBlob
 from tests.doubles.invocation import Hourglass, deadline_of
-
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
 
 BODY = bytes(range(200))
 
 
-@dataclass(frozen=True)
-class Source(Blob):
-    """A blob at hand, in chunks of 3 bytes; `before_chunk` is told a range's first byte ahead of each of its chunks."""
-
-    before_chunk: Callable[[int], None] | None = None
-    closed: list[int] = field(default_factory=list)
-
-    def read(self, first: int, length: int) -> Generator[bytes]:
-        try:
-            for position in range(first, first + length, 3):
-                if self.before_chunk:
-                    self.before_chunk(first)
-                yield BODY[position : min(position + 3, first + length)]
-        finally:
-            self.closed.append(first)
-
-
-def source(before_chunk: Callable[[int], None] | None = None) -> Source:
-    size = len(BODY)
-    return Source(cast("S3Client", None), "bucket", "app/x", None, "e", size, size, before_chunk=before_chunk)
+def source(before_chunk: Callable[[int], None] = lambda _: None) -> MemoryBlob:
+    return MemoryBlob(BODY, before_chunk=before_chunk)
 
 
 class Parts:
@@ -70,7 +48,7 @@ class Part:
         self.body += chunk
 
 
-FOR_LONG = Pace(deadline_of(Invocation(10_000)), "a test")
+FOR_LONG = deadline_of(Invocation(10_000)).pace("a test")
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +68,17 @@ def test_parts_come_in_order_and_whole(most: int, part_size: int) -> None:
 
     assert found == [(first, BODY[first : first + part_size]) for first in range(0, 200, part_size)]
     assert str(digest) == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+def test_a_stream_is_read_by_one_thread_from_its_first_byte_to_its_last() -> None:
+    at_once: list[int] = []
+    blob = MemoryBlob(BODY, seekable=False, before_chunk=lambda _: at_once.append(len(running())))
+
+    parts = read_ahead(blob, range(0, 200, 20), Parts().begin, None, 3, FOR_LONG)
+
+    assert b"".join(part.body for part in parts) == BODY
+    assert blob.reads == [(first, 20) for first in range(0, 200, 20)]
+    assert set(at_once) == {1}
 
 
 def test_reading_may_begin_anywhere() -> None:
@@ -210,7 +199,7 @@ def test_a_part_is_waited_for_only_as_long_as_there_is_time(ended_by: str) -> No
 
     digest = RunningDigest()
     invocation = Hourglass(60)
-    pace = Pace(deadline_of(invocation), "a test")
+    pace = deadline_of(invocation).pace("a test")
     reading = read_ahead(source(hang_in_the_second), range(0, 200, 50), Parts().begin, digest, 2, pace)
     assert next(reading).first == 0
     assert hangs.wait(10)
@@ -231,7 +220,7 @@ def test_a_part_is_waited_for_only_as_long_as_there_is_time(ended_by: str) -> No
 
 def test_there_is_no_waiting_for_a_part_that_could_not_be_sent_any_more() -> None:
     invocation = Hourglass(60)
-    pace = Pace(deadline_of(invocation), "a test")
+    pace = deadline_of(invocation).pace("a test")
     may = threading.Event()
     reading = read_ahead(source(lambda _: assert_(may.wait(10))), range(0, 200, 50), Parts().begin, None, 2, pace)
     with pace.step():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from s3_to_ecr.errors import EmptyBlob, ServiceUnavailable
-from s3_to_ecr.layouts.jobs import Result
-from s3_to_ecr.state.completed_writes import Once
+from s3_to_ecr.results import Result
+from s3_to_ecr.state.completed_writes import CompletedWrites
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -39,8 +39,8 @@ def gone(_: Result) -> bool:
     return False
 
 
-def invocation(dynamodb: DynamoDBClient) -> Once:
-    return Once(dynamodb, "state")
+def invocation(dynamodb: DynamoDBClient) -> CompletedWrites:
+    return CompletedWrites(dynamodb, "state")
 
 
 def test_work_is_done_once_for_an_identity(dynamodb: DynamoDBClient) -> None:

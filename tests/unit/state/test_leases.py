@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from s3_to_ecr.errors import OutOfTime, ServiceUnavailable, UploadInProgress
-from s3_to_ecr.state.leases import LEASE_SECONDS, Ledger, Progress
+from s3_to_ecr.state.leases import LEASE_SECONDS, Leases, Progress
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
-LAYER = (None, "app", "sha256:d")
+LAYER = ((None, "app"), "sha256:d")
 PROGRESS = Progress("upload-1", 4, 8, "sha256:e")
 DAY = 24 * 60 * 60
 
@@ -32,54 +32,54 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger(dynamodb: DynamoDBClient, clock: Clock) -> Ledger:
-    return Ledger(dynamodb, "state", clock)
+def leases(dynamodb: DynamoDBClient, clock: Clock) -> Leases:
+    return Leases(dynamodb, "state", clock)
 
 
 def rows(dynamodb: DynamoDBClient) -> list[dict[str, Any]]:
     return list(dynamodb.scan(TableName="state")["Items"])
 
 
-def test_nobody_else_gets_a_lease_while_one_holds_it(ledger: Ledger) -> None:
-    with ledger.lease(*LAYER):
-        with pytest.raises(UploadInProgress, match=r"its lease ends at \d\d:\d\d:\d\d UTC"), ledger.lease(*LAYER):
+def test_nobody_else_gets_a_lease_while_one_holds_it(leases: Leases) -> None:
+    with leases.layer(*LAYER):
+        with pytest.raises(UploadInProgress, match=r"Its lease ends at \d\d:\d\d:\d\d UTC"), leases.layer(*LAYER):
             pass
-        for other in [("123456789012", "app", "sha256:d"), (None, "app2", "sha256:d"), (None, "app", "sha256:e")]:
-            with ledger.lease(*other):
+        for other in [(("123456789012", "app"), "sha256:d"), ((None, "app2"), "sha256:d"), ((None, "app"), "sha256:e")]:
+            with leases.layer(*other):
                 pass
 
 
-def test_a_lease_is_free_again_when_its_holder_ends(ledger: Ledger) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_a_lease_is_free_again_when_its_holder_ends(leases: Leases) -> None:
+    with leases.layer(*LAYER) as lease:
         assert not lease.held_before
-    with pytest.raises(OutOfTime), ledger.lease(*LAYER):
+    with pytest.raises(OutOfTime), leases.layer(*LAYER):
         raise OutOfTime("later")
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         assert lease.held_before
 
 
-def test_what_one_got_done_is_there_for_the_next(ledger: Ledger) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_what_one_got_done_is_there_for_the_next(leases: Leases) -> None:
+    with leases.layer(*LAYER) as lease:
         assert lease.progress is None
         lease.progress = PROGRESS
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         assert lease.progress == PROGRESS
         lease.progress = None
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         assert lease.progress is None
 
 
-def test_the_lease_of_one_that_was_killed_ends(ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ledger.lease(*LAYER) as killed:
+def test_the_lease_of_one_that_was_killed_ends(leases: Leases, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with leases.layer(*LAYER) as killed:
         killed.progress = PROGRESS
         killed.save()
         monkeypatch.setattr(killed, "release", lambda: None)  # it never got there
 
     clock.now += LEASE_SECONDS - 1
-    with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+    with pytest.raises(UploadInProgress), leases.layer(*LAYER):
         pass
     clock.now += 2
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         assert lease.progress == PROGRESS
 
 
@@ -88,8 +88,8 @@ def test_a_lease_outlasts_a_part_with_a_timeout_but_not_lambdas_own_retries() ->
     assert LEASE_SECONDS / 3 + slowest_part <= LEASE_SECONDS <= 60 + 120
 
 
-def test_a_lease_is_renewed_when_a_third_of_it_is_over(ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_a_lease_is_renewed_when_a_third_of_it_is_over(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
+    with leases.layer(*LAYER) as lease:
         [before] = rows(dynamodb)
         clock.now += LEASE_SECONDS / 3 - 1
         lease.renew()
@@ -103,44 +103,44 @@ def test_a_lease_is_renewed_when_a_third_of_it_is_over(ledger: Ledger, clock: Cl
         assert (after["upload_id"], after["position"]) == ({"S": "upload-1"}, {"N": "8"})
 
         clock.now += LEASE_SECONDS - 1
-        with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+        with pytest.raises(UploadInProgress), leases.layer(*LAYER):
             pass
 
 
-def test_one_that_renews_too_late_finds_that_another_has_taken_over(ledger: Ledger, clock: Clock) -> None:
-    with ledger.lease(*LAYER) as late:
+def test_one_that_renews_too_late_finds_that_another_has_taken_over(leases: Leases, clock: Clock) -> None:
+    with leases.layer(*LAYER) as late:
         clock.now += LEASE_SECONDS + 1
-        with ledger.lease(*LAYER), pytest.raises(UploadInProgress, match="did not renew"):
+        with leases.layer(*LAYER), pytest.raises(UploadInProgress, match="did not renew"):
             late.renew()
 
 
 def test_one_that_lost_its_lease_changes_nothing_in_the_end(
-    ledger: Ledger, clock: Clock, logs: Callable[[], list[dict[str, Any]]]
+    leases: Leases, clock: Clock, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    with ledger.lease(*LAYER) as late:
+    with leases.layer(*LAYER) as late:
         late.progress = Progress("stale", 4, 0)
         clock.now += LEASE_SECONDS + 1
-        with ledger.lease(*LAYER) as other:
+        with leases.layer(*LAYER) as other:
             other.progress = PROGRESS
             late.release()
-            with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+            with pytest.raises(UploadInProgress), leases.layer(*LAYER):
                 pass
     [*_, line] = [line for line in logs() if line["level"] == "WARNING"]
-    assert line["message"].startswith("The lease is not given back")
-    with ledger.lease(*LAYER) as lease:
+    assert line["message"].startswith("The lease is not released")
+    with leases.layer(*LAYER) as lease:
         assert lease.progress == PROGRESS
 
 
-def test_one_that_is_late_but_alone_goes_on(ledger: Ledger, clock: Clock) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_one_that_is_late_but_alone_goes_on(leases: Leases, clock: Clock) -> None:
+    with leases.layer(*LAYER) as lease:
         clock.now += 10 * LEASE_SECONDS
         lease.renew()
-        with pytest.raises(UploadInProgress), ledger.lease(*LAYER):
+        with pytest.raises(UploadInProgress), leases.layer(*LAYER):
             pass
 
 
 def test_a_write_that_the_sdk_sends_twice_is_no_other_holder(
-    ledger: Ledger, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+    leases: Leases, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update_item = dynamodb.update_item
 
@@ -149,41 +149,41 @@ def test_a_write_that_the_sdk_sends_twice_is_no_other_holder(
         return update_item(**arguments)
 
     monkeypatch.setattr(dynamodb, "update_item", twice)
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         lease.progress = PROGRESS
         lease.save()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamodb, "update_item", update_item)
-        with ledger.lease(*LAYER) as lease:
+        with leases.layer(*LAYER) as lease:
             assert lease.progress == PROGRESS
 
 
-def test_a_lease_that_was_given_back_twice_is_no_news(ledger: Ledger, logs: Callable[[], list[dict[str, Any]]]) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_a_lease_that_was_given_back_twice_is_no_news(leases: Leases, logs: Callable[[], list[dict[str, Any]]]) -> None:
+    with leases.layer(*LAYER) as lease:
         lease.release()
 
     assert logs() == []
 
 
-def test_a_row_that_somebody_deleted_is_a_lease_lost(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
-    with ledger.lease(*LAYER) as lease:
+def test_a_row_that_somebody_deleted_is_a_lease_lost(leases: Leases, dynamodb: DynamoDBClient) -> None:
+    with leases.layer(*LAYER) as lease:
         [row] = rows(dynamodb)
         dynamodb.delete_item(TableName="state", Key={"id": row["id"]})
         with pytest.raises(UploadInProgress):
             lease.save()
 
 
-def test_a_table_that_does_not_answer_is_left_to_the_queue(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
+def test_a_table_that_does_not_answer_is_left_to_the_queue(leases: Leases, dynamodb: DynamoDBClient) -> None:
     dynamodb.delete_table(TableName="state")
 
-    with pytest.raises(ServiceUnavailable, match="the ledger in the state table state"), ledger.lease(*LAYER):
+    with pytest.raises(ServiceUnavailable, match="writing a lease to the state table state"), leases.layer(*LAYER):
         pass
 
 
 def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(
-    ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient
+    leases: Leases, clock: Clock, dynamodb: DynamoDBClient
 ) -> None:
-    with ledger.lease(*LAYER) as lease:
+    with leases.layer(*LAYER) as lease:
         dynamodb.delete_table(TableName="state")
         clock.now += LEASE_SECONDS - 1
         lease.renew()
@@ -193,16 +193,16 @@ def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(
 
 
 def test_a_lease_that_cannot_be_given_back_hides_no_result(
-    ledger: Ledger, dynamodb: DynamoDBClient, logs: Callable[[], list[dict[str, Any]]]
+    leases: Leases, dynamodb: DynamoDBClient, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    with ledger.lease(*LAYER):
+    with leases.layer(*LAYER):
         dynamodb.delete_table(TableName="state")
 
-    assert logs()[-1]["message"] == "The lease could not be given back, and ends by itself"
+    assert logs()[-1]["message"] == "The lease could not be released; it ends by itself"
 
 
-def test_a_row_says_what_it_is_about_and_ends_some_day(ledger: Ledger, clock: Clock, dynamodb: DynamoDBClient) -> None:
-    with ledger.lease(None, "app", "etag e of s3://bucket/" + "k" * 1024) as lease:
+def test_a_row_says_what_it_is_about_and_ends_some_day(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
+    with leases.layer((None, "app"), "etag e of s3://bucket/" + "k" * 1024) as lease:
         [row] = rows(dynamodb)
         assert (row["repository"]["S"], row["layer"]["S"][:21]) == ("app", "etag e of s3://bucket")
         assert row["id"]["S"].startswith("upload#")
@@ -211,16 +211,16 @@ def test_a_row_says_what_it_is_about_and_ends_some_day(ledger: Ledger, clock: Cl
     [row] = rows(dynamodb)
     assert int(row["expiration"]["N"]) > clock.now + 14 * DAY  # a message may come back as late as that
 
-    with ledger.lease(None, "app", "etag e of s3://bucket/" + "k" * 1024) as lease:
+    with leases.layer((None, "app"), "etag e of s3://bucket/" + "k" * 1024) as lease:
         lease.progress = None
     [row] = rows(dynamodb)
     assert clock.now < int(row["expiration"]["N"]) < clock.now + DAY
     assert set(row) == {"id", "repository", "layer", "taken", "expiration"}
 
 
-def test_two_takes_by_one_invocation_id_are_two_owners(ledger: Ledger, dynamodb: DynamoDBClient) -> None:
+def test_two_takes_by_one_invocation_id_are_two_owners(leases: Leases, dynamodb: DynamoDBClient) -> None:
     owners = set()
     for _ in range(2):
-        with ledger.lease(*LAYER):
+        with leases.layer(*LAYER):
             owners.add(rows(dynamodb)[0]["lease_owner"]["S"])
     assert len(owners) == 2

@@ -5,24 +5,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from s3_to_ecr.errors import ServiceUnavailable
-from s3_to_ecr.state.waiting_images import Waiting
+from s3_to_ecr.state.waiting_images import WaitingImages
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
 
 @pytest.fixture
-def waiting(dynamodb: DynamoDBClient) -> Waiting:
-    return Waiting(dynamodb, "state")
+def waiting(dynamodb: DynamoDBClient) -> WaitingImages:
+    return WaitingImages(dynamodb, "state")
 
 
-def test_nothing_waits_for_an_object_at_first(waiting: Waiting) -> None:
+def test_nothing_waits_for_an_object_at_first(waiting: WaitingImages) -> None:
     assert waiting.keys("bucket", "app/blobs/x") == []
     waiting.forget("bucket", "app/blobs/x", "app/index.json")
     assert waiting.keys("bucket", "app/blobs/x") == []
 
 
-def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: Waiting) -> None:
+def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: WaitingImages) -> None:
     for key in ("app/index.json", "app/manifests/1", "app/index.json"):
         waiting.note("bucket", "app/blobs/x", key)
 
@@ -33,7 +33,7 @@ def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: 
     assert waiting.keys("bucket", "app/blobs/x") == ["app/manifests/1"]
 
 
-def test_a_note_ends_with_the_last_message_that_could_come(waiting: Waiting, dynamodb: DynamoDBClient) -> None:
+def test_a_note_ends_with_the_last_message_that_could_come(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
     waiting.note("bucket", "a" * 1024, "b" * 1024)
 
     [row] = dynamodb.scan(TableName="state")["Items"]
@@ -43,4 +43,4 @@ def test_a_note_ends_with_the_last_message_that_could_come(waiting: Waiting, dyn
 
 def test_a_table_that_fails_is_told(dynamodb: DynamoDBClient) -> None:
     with pytest.raises(ServiceUnavailable, match="state table nowhere"):
-        Waiting(dynamodb, "nowhere").keys("bucket", "key")
+        WaitingImages(dynamodb, "nowhere").keys("bucket", "key")

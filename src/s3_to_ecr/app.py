@@ -1,0 +1,88 @@
+"""The program: which carrier an event came by, and the objects that run it, made for each invocation in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from s3_to_ecr.aws.clients import Clients
+from s3_to_ecr.aws.ecr import Registry
+from s3_to_ecr.aws.s3 import ObjectReader
+from s3_to_ecr.carriers import batch_operations, notifications
+from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.dispatcher import Dispatcher
+from s3_to_ecr.errors import MalformedEvent
+from s3_to_ecr.push.image import ImagePusher
+from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.layer import LayerPusher
+from s3_to_ecr.push.layer_upload import LayerUploader
+from s3_to_ecr.settings import Settings
+from s3_to_ecr.state.completed_writes import CompletedWrites
+from s3_to_ecr.state.leases import Leases
+from s3_to_ecr.state.tag_writes import TagWrites
+from s3_to_ecr.state.waiting_images import WaitingImages
+from s3_to_ecr.telemetry.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from s3_to_ecr.carriers.sqs import WorkQueue
+
+
+class App:
+    """The program, with its clients and settings. `clock` gives seconds since 1970, for the leases."""
+
+    def __init__(self, clients: Clients, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._clients = clients
+        self._settings = settings
+        self._clock = clock
+
+    def answer(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        """Answers an event in its carrier's way. One object's failure stops no other object."""
+        outcomes = Outcomes()
+        dispatcher = self._dispatcher(Deadline(context), outcomes)
+        try:
+            if notifications.is_sqs(event):
+                return dict(self.work_queue.answer(event, dispatcher.run, outcomes))
+            if notifications.is_batch_operations(event):
+                return batch_operations.answer(event, dispatcher.run)
+            found = notifications.run_records(event, dispatcher.run)
+        except MalformedEvent as error:  # the event itself, not one of its records
+            outcomes.record(error)
+            raise
+        return notifications.answer(found)
+
+    @cached_property
+    def work_queue(self) -> WorkQueue:
+        """The SQS side. Its import takes longer than all our others together, and without a queue is of no use."""
+        from s3_to_ecr.carriers.sqs import WorkQueue  # noqa: PLC0415 (see above)
+
+        return WorkQueue(self._clients, self._settings)
+
+    def _dispatcher(self, deadline: Deadline, outcomes: Outcomes) -> Dispatcher:
+        """The objects that run one invocation."""
+        clients, settings = self._clients, self._settings
+        registry = Registry(clients.ecr, settings.registry_id, creates_repositories=settings.create_repositories)
+        leases = Leases(clients.dynamodb, settings.state_table, self._clock)
+        completed = CompletedWrites(clients.dynamodb, settings.state_table)
+        uploader = LayerUploader(registry, deadline, outcomes)
+        layers = LayerPusher(registry, uploader, leases, completed, settings.memory)
+        images = ImagePusher(
+            registry=registry,
+            layers=ImageLayers(registry, layers, deadline, outcomes, settings.memory),
+            leases=leases,
+            tag_writes=TagWrites(clients.dynamodb, settings.state_table),
+            deadline=deadline,
+            outcomes=outcomes,
+        )
+        return Dispatcher(
+            reader=ObjectReader(clients.s3, deadline),
+            layers=layers,
+            images=images,
+            waiting=WaitingImages(clients.dynamodb, settings.state_table),
+            outcomes=outcomes,
+            deadline=deadline,
+            settings=settings,
+        )

@@ -1,0 +1,41 @@
+"""References, by which images are named, such as `docker.io/team/app:1.0`: their parts, and what a tag may be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from s3_to_ecr.errors import InvalidTag
+
+# OCI distribution spec, "Pulling manifests": what a tag may be.
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an archive, a layout or a key calls an image. `name` is the repository with its host, if it was given."""
+
+    tag: str | None
+    name: str | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Reads a full reference, which names the repository first: `docker.io/team/app:1.0@sha256:…`."""
+    named = text.partition("@")[0]
+    folder, slash, last = named.rpartition("/")
+    base, _, tag = last.partition(":")
+    return Reference(tag or None, folder + slash + base or None)
+
+
+def is_tag(text: str) -> bool:
+    """Whether this can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+def check_tag(tag: str) -> None:
+    """Raises `InvalidTag` before ECR does."""
+    if not is_tag(tag):
+        raise InvalidTag(
+            f"{tag!r} is not a valid tag: it takes up to 128 letters, digits and any of _ . -, and does not begin with "
+            ". or -. Rename the object, or tag the image anew."
+        )
