@@ -31,7 +31,7 @@ class EventSource:
 
     def __init__(self, stack: Stack) -> None:
         self._queue_url = stack.queue_url
-        self._sqs = stack.sqs  # once: the stack makes a client each time
+        self._sqs = stack.sqs
         self._endpoint = os.environ.get("AWS_ENDPOINT_URL_LAMBDA", _ENDPOINT)
         self._lambda: LambdaClient = boto3.client(
             "lambda",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,19 +72,19 @@ class Stack:
             **{name: f"{os.environ.get(name, '')},127.0.0.1".lstrip(",") for name in ("NO_PROXY", "no_proxy")},
         }
 
-    @property
+    @cached_property
     def s3(self) -> S3Client:
         return _session().client("s3", endpoint_url=self.endpoint, config=_CONFIG)
 
-    @property
+    @cached_property
     def sqs(self) -> SQSClient:
         return _session().client("sqs", endpoint_url=self.endpoint, config=_CONFIG)
 
-    @property
+    @cached_property
     def ecr(self) -> ECRClient:
         return _session().client("ecr", endpoint_url=self.endpoint, config=_CONFIG)
 
-    @property
+    @cached_property
     def dynamodb(self) -> DynamoDBClient:
         return _session().client("dynamodb", endpoint_url=self.endpoint, config=_CONFIG)
 
@@ -91,7 +93,9 @@ class Stack:
 _CONFIG = Config(proxies={}, retries={"mode": "standard", "total_max_attempts": 3})
 
 
+@functools.cache
 def _session() -> boto3.Session:
+    """The one session of this process: it keeps the service models that it has parsed."""
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
