@@ -196,7 +196,7 @@ every_combination = pytest.mark.parametrize(
 @every_combination
 def test_what_is_deployed_passes_cfn_lint_whatever_the_parameters(source: Template, parameters: dict[str, str]) -> None:
     rendered = concrete(source, **parameters)
-    del rendered["Metadata"]  # for the Serverless Application Repository
+    del rendered["Metadata"]["AWS::ServerlessRepo::Application"]  # which CloudFormation never reads
 
     # W2001: a parameter that only a condition asked for is not asked for any more.
     found = lint(json.dumps(rendered), config=ManualArgs(regions=[REGION], ignore_checks=["W2001"]))
@@ -263,3 +263,16 @@ def test_a_registrys_storage_can_be_kept_out_of_the_bucket(source: Template, res
 )
 def test_a_key_prefix_is_folders_that_s3_and_iam_take_as_they_are(source: Template, prefix: str, taken: bool) -> None:
     assert bool(re.fullmatch(source["Parameters"]["KeyPrefix"]["AllowedPattern"], prefix)) is taken
+
+
+def test_the_console_groups_and_labels_every_parameter_once_in_the_order_of_the_template(source: Template) -> None:
+    interface = source["Metadata"]["AWS::CloudFormation::Interface"]
+    groups = interface["ParameterGroups"]
+    labels = {name: label["default"] for name, label in interface["ParameterLabels"].items()}
+
+    # The SAM CLI asks in the order of the template.
+    assert [name for group in groups for name in group["Parameters"]] == list(source["Parameters"])
+    assert labels.keys() == source["Parameters"].keys()
+    assert len(set(labels.values())) == len(labels)
+    assert all(0 < len(label) <= 40 for label in labels.values())
+    assert all(group["Label"]["default"] for group in groups)
