@@ -35,9 +35,11 @@ def test_the_buckets_are_private_encrypted_and_kept(resources: dict[str, Any], n
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    [rule] = bucket["LifecycleConfiguration"]["Rules"]
-    assert rule["Status"] == "Enabled"
-    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    assert {rule["Status"] for rule in rules} == {"Enabled"}
+    assert [rule["AbortIncompleteMultipartUpload"] for rule in rules if "AbortIncompleteMultipartUpload" in rule] == [
+        {"DaysAfterInitiation": 7}
+    ]
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     # Kept when the stack goes, but not when it was never made.
     assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
@@ -46,10 +48,20 @@ def test_the_buckets_are_private_encrypted_and_kept(resources: dict[str, Any], n
 
 def test_layers_are_versioned_and_reports_are_not_kept_for_ever(resources: dict[str, Any]) -> None:
     assert properties(resources, "Bucket")["VersioningConfiguration"] == {"Status": "Enabled"}
-    [layers] = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
+    layers = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
     [reports] = properties(resources, "BackfillBucket")["LifecycleConfiguration"]["Rules"]
-    assert "ExpirationInDays" not in layers
+    assert not [rule for rule in layers if "ExpirationInDays" in rule]
     assert reports["ExpirationInDays"] == 90
+
+
+def test_an_old_version_outlasts_every_message_about_it_and_then_expires(resources: dict[str, Any]) -> None:
+    rules = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
+    [old] = [rule for rule in rules if "NoncurrentVersionExpiration" in rule]
+
+    # A message that the function reports begins a second life, in the dead-letter queue.
+    on_queues = sum(properties(resources, name)["MessageRetentionPeriod"] for name in ("WorkQueue", "DeadLetterQueue"))
+    assert old["NoncurrentVersionExpiration"]["NoncurrentDays"] * 24 * 3600 > on_queues
+    assert old["ExpiredObjectDeleteMarker"] is True
 
 
 @pytest.mark.parametrize(
