@@ -196,7 +196,7 @@ def test_the_state_table_is_what_powertools_writes_to(resources: dict[str, Any])
     assert table["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expiration", "Enabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
-    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": False}
 
 
 def test_the_role_grants_what_the_function_calls_and_no_more(source: Template) -> None:
