@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from local.stack import REGION, Stack
 from tests.conftest import ROOT
@@ -52,6 +53,9 @@ def test_the_application_is_published_with_readme_licence_and_code(
     assert uploaded(stack, application["readmeUrl"]) == (ROOT / "README.md").read_bytes()
     # The code is in S3, too: no local path is left.
     assert f"CodeUri: s3://{bucket}/" in application["templateBody"]
+    # CloudFormation takes no YAML aliases: SAM has written them out.
+    tokens = yaml.scan(application["templateBody"])
+    assert not [token for token in tokens if isinstance(token, yaml.AnchorToken | yaml.AliasToken)]
 
 
 def uploaded(stack: Stack, url: str) -> bytes:
