@@ -205,13 +205,14 @@ def test_the_role_grants_what_the_function_calls_and_no_more(source: Template) -
     assert {sid: actions(statement) for sid, statement in statements(resources).items()} == {
         "ReadObjects": {"s3:GetObject", "s3:GetObjectVersion"},
         "TellMissingFromForbidden": {"s3:ListBucket"},
-        "UploadLayers": {
+        "PushLayersAndImages": {
             "ecr:BatchCheckLayerAvailability",
             "ecr:InitiateLayerUpload",
             "ecr:UploadLayerPart",
             "ecr:CompleteLayerUpload",
+            "ecr:BatchGetImage",
+            "ecr:PutImage",
         },
-        "PushImages": {"ecr:BatchGetImage", "ecr:PutImage"},
         "CreateRepositories": {"ecr:CreateRepository"},
         "KeepState": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "TakeMessages": {
@@ -242,8 +243,7 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, buck
     assert {sid: statement["Resource"] for sid, statement in statements(resources).items()} == {
         "ReadObjects": {"Fn::Sub": objects},
         "TellMissingFromForbidden": bucket_arn,
-        "UploadLayers": repositories,
-        "PushImages": repositories,
+        "PushLayersAndImages": repositories,
         "CreateRepositories": repositories,
         "KeepState": {"Fn::GetAtt": ["StateTable", "Arn"]},
         "TakeMessages": {"Fn::GetAtt": ["WorkQueue", "Arn"]},

@@ -92,7 +92,7 @@ def statements_with(sid: str) -> list[dict[str, Any]]:
 
 
 def test_the_policies_for_another_account_allow_what_the_function_calls() -> None:
-    pushing = granted("UploadLayers", "PushImages")
+    pushing = granted("PushLayersAndImages")
     repository, registry = statements_with("MirroredFromS3")
 
     assert actions(repository) == pushing
