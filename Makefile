@@ -22,7 +22,14 @@ demo: $(VENV)/dev ## Uploads a layer, an OCI layout and a docker save through th
 
 .PHONY: test
 test: $(VENV)/dev $(SAM_VENV)/ready ## Runs all tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+.PHONY: test-quick
+test-quick: $(VENV)/dev ## Runs the tests that need no server and little time
+	$(BIN)/pytest $(PARALLEL) -m "not slow" tests/unit tests/template
+
+# Tests of one `xdist_group` run in one process, since they share a fixture that is slow to set up.
+PARALLEL := --numprocesses 2 --dist loadgroup
 
 .PHONY: check
 check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template, audits the dependencies

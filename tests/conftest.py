@@ -3,6 +3,7 @@ from __future__ import annotations
 import tests.environment  # noqa: F401 (it must come before whatever reads the environment)
 
 # isort: split
+import gc
 import io
 import json
 import os
@@ -87,6 +88,12 @@ def needed(found: bool, what: str) -> None:
     if not found:
         assert os.environ.get("CI") != "true", what
         pytest.skip(what)
+
+
+def pytest_collection_finish() -> None:
+    """Whatever has been imported by now stays. Without it there is little to look through for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 # For clients whose errors a test wants at once.
@@ -229,6 +236,8 @@ def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     yield load
     for function in loaded:
         function.close()
+    loaded.clear()
+    gc.collect()  # clients are full of cycles, and the next collection by itself may be a hundred tests away
 
 
 @pytest.fixture

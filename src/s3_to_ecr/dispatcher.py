@@ -97,7 +97,7 @@ class Dispatcher:
 
     def _run_job(self, job: Job, target: S3Object) -> Result:
         """Runs the job. If it has to wait for other objects, leaves a note under their keys and raises `RetryLater`."""
-        noted: set[str] = set()
+        noted: list[str] = []
         while True:
             try:
                 match job:
@@ -108,13 +108,13 @@ class Dispatcher:
                     case PushImages():
                         return self._push_images(job, target)
             except RetryLater as later:
-                awaited = set(later.awaited) - noted
+                awaited = [key for key in dict.fromkeys(later.awaited) if key not in noted]
                 if not awaited:
                     raise
                 for key in awaited:
                     self._note(target.bucket, key, target.key)
                 # Try again: the blob may have arrived before the note existed.
-                noted |= awaited
+                noted += awaited
 
     def _note(self, bucket: str, awaited: str, key: str) -> None:
         try:

@@ -16,15 +16,18 @@ from s3_to_ecr.dispatcher import Dispatcher
 from s3_to_ecr.errors import (
     BlobsMissing,
     ObjectChanged,
+    OutOfTime,
     RetryLater,
     ServiceUnavailable,
     UploadInProgress,
 )
 from s3_to_ecr.objects import S3Object
 from s3_to_ecr.state.waiting_images import WaitingImages
+from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
+from tests.doubles.invocation import Hourglass
 from tests.doubles.layouts import (
     AMD64,
     ARM64,
@@ -355,3 +358,77 @@ def test_a_link_whose_blob_is_not_there_wakes_nobody(
     monkeypatch.setattr(WaitingImages, "keys", None)
     with pytest.raises(BlobsMissing, match=next(iter(AMD64.blobs))):
         invoke(handler, [event])
+
+
+def waiting_for_a_layer(handler: Function, s3: S3Double, *tags: str) -> dict[str, Any]:
+    """Images with these tags that wait for one layer, and the event about it."""
+    files = images.static_registry("1.0", AMD64)
+    blob = f"blobs/{next(iter(AMD64.blobs))}"
+    content = files.pop(blob)
+    manifest = files.pop("manifests/1.0")
+    put_all(s3, files)
+    for tag in tags:
+        with pytest.raises(BlobsMissing):
+            invoke(handler, [put(s3, f"app/manifests/{tag}", manifest)])
+    return put(s3, f"app/{blob}", content)
+
+
+def test_the_answer_for_the_last_blob_tells_of_the_images_that_it_completed(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    [result] = invoke(handler, [waiting_for_a_layer(handler, s3_double, "a", "b")])
+
+    assert (result["action"], result["key"].rpartition("/")[2]) == ("uploaded", next(iter(AMD64.blobs)))
+    assert [(image["key"], image["action"], image["images"][0]["tags"]) for image in result["completed"]] == [
+        ("app/manifests/a", "pushed", ["a"]),
+        ("app/manifests/b", "pushed", ["b"]),
+    ]
+    assert_pullable(strict_ecr, "b", AMD64)
+
+
+def test_of_several_images_that_waited_each_failure_is_logged_and_counted_under_its_own_key(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble,
+    logs: Callable[[], list[dict[str, Any]]], metrics: Callable[[], dict[str, Any]],
+) -> None:  # fmt: skip
+    event = waiting_for_a_layer(handler, s3_double, "a", "b", "c")
+    metrics()
+    seen = len(logs())
+
+    gremlin.fail("ecr:PutImage", "error 500", times=8)  # of the first two, past the SDK's patience
+    with pytest.raises(ServiceUnavailable, match="2 failures"):
+        invoke(handler, [event])
+
+    told = [line["key"] for line in logs()[seen:] if line["message"] == "Will be retried"]
+    assert told[:2] == ["app/manifests/a", "app/manifests/b"]
+    assert metrics()["RetriedLater"] == 3  # these two, and the layer's event that brings them again
+    assert_pullable(strict_ecr, "c", AMD64)
+    gremlin.rest()
+    [result] = invoke(handler, [event])
+    assert [image["key"] for image in result["completed"]] == ["app/manifests/a", "app/manifests/b"]
+
+
+def test_of_several_images_that_waited_the_one_that_is_only_out_of_time_says_when_to_come_back(
+    handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
+) -> None:
+    event = waiting_for_a_layer(handler, s3_double, "a", "b")
+    invocation = Hourglass(60)
+
+    gremlin.fail("ecr:PutImage", "error 500", times=4)
+    gremlin.meddle("ecr:BatchGetImage", lambda: invocation.pass_by(58.5), nth=2)
+    with pytest.raises(OutOfTime, match=r"2 failures: .*ServerException.*; .* s left"):
+        handler.lambda_handler(event, invocation)
+    assert outcomes[-1].progressed  # the layer itself was uploaded
+
+
+def test_every_place_where_a_manifest_may_arrive_has_a_note(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """Some static registries keep the children of an index under `blobs/` only."""
+    files = images.static_registry("1.0", MULTI_ARCH)
+    child = files.pop(f"manifests/{AMD64.digest}")
+    with pytest.raises(BlobsMissing) as raised:
+        invoke(handler, put_all(s3_double, files)[:1])
+    assert len(raised.value.awaited) == 2
+
+    invoke(handler, [put(s3_double, f"app/blobs/{AMD64.digest}", child)])
+    assert_pullable(strict_ecr, "1.0", MULTI_ARCH)

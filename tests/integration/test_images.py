@@ -456,3 +456,17 @@ def test_a_blob_that_is_too_large_for_a_manifest_is_not_read_to_see_whether_it_i
     invoke(handler, [put(s3_double, f"app/{images.blob_path(images.digest_of(content))}", content)])
 
     assert len(s3_double.reads) == 1
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_image_with_several_layers_that_run_out_of_time_progresses(
+    handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcomes]
+) -> None:
+    built = images.image([layer(f"srv/{number}", bytes(12 * SMALL_PART)) for number in range(2)])
+    event = put_all(s3_double, images.static_registry("1.0", built))[0]
+    invocation = Hourglass(60)
+
+    let_parts_take(monkeypatch, invocation, 10)
+    with pytest.raises(OutOfTime, match="failures"):
+        handler.lambda_handler(event, invocation)
+    assert outcomes[-1].progressed

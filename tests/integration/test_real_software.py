@@ -30,6 +30,8 @@ from tests.doubles.function import Function
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
+pytestmark = pytest.mark.xdist_group("real software")
+
 MULTI_ARCH = images.index(
     images.image([layer("srv/one", b"one"), layer("srv/two", b"two")]),
     images.image([layer("srv/one", b"one"), layer("srv/arm", b"arm")], architecture="arm64"),

@@ -158,7 +158,7 @@ def test_the_outputs_name_the_bucket_that_is_mirrored(source: Template) -> None:
     assert own["FunctionRoleArn"]["Value"] == arn_of("FunctionRole")
 
 
-def combinations() -> list[dict[str, str]]:
+def combinations() -> list[Any]:
     """The parameters of every stack that there may be, those without a resource of their own changed together."""
     options: list[dict[str, str]] = [
         {"ExistingBucket": REGISTRY},
@@ -177,20 +177,21 @@ def combinations() -> list[dict[str, str]]:
         },
     ]
     chosen = itertools.product([False, True], repeat=len(options))
-    return [
-        {
+    stacks = []
+    for choice in chosen:
+        parameters = {
             name: value
             for option, wanted in zip(options, choice, strict=True)
             if wanted
             for name, value in option.items()
         }
-        for choice in chosen
-    ]
+        # Nothing, each on its own, and all together: `make test-quick` looks at no more.
+        marks = [] if sum(choice) in (0, 1, len(options)) else [pytest.mark.slow]
+        stacks.append(pytest.param(parameters, id="+".join(parameters) or "defaults", marks=marks))
+    return stacks
 
 
-every_combination = pytest.mark.parametrize(
-    "parameters", combinations(), ids=lambda parameters: "+".join(parameters) or "defaults"
-)
+every_combination = pytest.mark.parametrize("parameters", combinations())
 
 
 @every_combination

@@ -12,15 +12,14 @@ import re
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, UnsupportedArchive
 from s3_to_ecr.images.manifests import HEX
-
-_BLOCK = tarfile.BLOCKSIZE
+from s3_to_ecr.images.tar_headers import LAYER_INSTEAD, read_headers
 
 # How much is fetched at a time: a header and what follows it. `docker save` writes small files between the layers.
 WINDOW_BYTES = 64 * 1024
@@ -42,21 +41,14 @@ _DESCRIPTIONS = {"manifest.json", "index.json"}
 _MOST_FOREIGN = 20
 _MOST_UNKNOWN = 100
 _MOST_MEMBERS = 20_000
-_MOST_EXTENDED_BYTES = 4 * 1024 * 1024
 _MOST_LINKS = 16
-
-# Headers that extend the next one: GNU's long names, and PAX. Global PAX headers say nothing about a single member.
-_EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
-
-_PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
 # The first bytes of compressed data.
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 
-_INSTEAD = "If it is a layer, name it by its digest, as <repository>/sha256:<hex>."
-_UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in pieces. {_INSTEAD}"
+_UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in pieces. {LAYER_INSTEAD}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def read_archive(blob: ObjectRange, deadline: Deadline) -> Archive | None:
         return None
     archive = Archive(blob)
     kind = _Kind()
-    for number, header in enumerate(_headers(window.at, blob.size), 1):
+    for number, header in enumerate(read_headers(window.at, blob.size), 1):
         if _is_sparse(header):
             if kind.is_of_images:
                 raise UnsupportedArchive(
@@ -147,7 +139,7 @@ def read_archive(blob: ObjectRange, deadline: Deadline) -> Archive | None:
         if number > _MOST_MEMBERS:
             if _DESCRIPTIONS.isdisjoint(archive):
                 return None
-            raise BrokenArchive(f"the archive has more than {_MOST_MEMBERS:,} members. {_INSTEAD}")
+            raise BrokenArchive(f"the archive has more than {_MOST_MEMBERS:,} members. {LAYER_INSTEAD}")
         archive.add(header.name, _member(header, window))
     archive.is_of_images = kind.is_of_images
     return archive
@@ -161,7 +153,7 @@ def refuse_compressed(packed: bytes) -> None:
         return
     kind = _Kind()
     try:
-        for header in _headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
+        for header in read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
             if kind.is_a_layer(header):
                 return
             if kind.is_of_images:
@@ -186,73 +178,6 @@ class _Kind:
             self._unknown += 1
             self._foreign += "/" in path or (header.isdir() and path != ".")
         return not self.is_of_images and (self._foreign > _MOST_FOREIGN or self._unknown > _MOST_UNKNOWN)
-
-
-def _headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile.TarInfo]:
-    """The archive's headers, each with its member's true name, size, target and offset. `at(offset, length)` reads.
-
-    Raises `BrokenArchive` for headers that cannot be read, that lie, or that end before the block of zeros that POSIX
-    requires (`pax`).
-    """
-    offset, extended_bytes = 0, 0
-    extended: dict[str, str] = {}
-    while True:
-        block = at(offset, _BLOCK)
-        if block == bytes(_BLOCK):
-            return
-        try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.TarError as error:
-            raise BrokenArchive(
-                f"this is not a tar archive, or it is truncated or damaged at byte {offset:,} ({error}). {_INSTEAD}"
-            ) from error
-        header.offset_data = offset + _BLOCK
-        if header.type in _EXTENSIONS | {tarfile.XGLTYPE}:
-            extended_bytes += _BLOCK + header.size
-            if header.size < 0 or extended_bytes > _MOST_EXTENDED_BYTES:
-                raise BrokenArchive(f"the archive's headers are too long, up to byte {offset:,}. {_INSTEAD}")
-            if header.type in _EXTENSIONS:
-                extended |= _extended(header.type, at(header.offset_data, header.size))
-            length = header.size
-        else:
-            length = _extend(header, extended)
-            extended = {}
-            if length < 0 or header.offset_data + length > size:
-                raise BrokenArchive(
-                    f"the archive is truncated or damaged at {header.name!r}. Upload it again. {_INSTEAD}"
-                )
-            yield header
-        offset = header.offset_data + -(-length // _BLOCK) * _BLOCK
-
-
-def _extend(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
-    """Applies to a header what extends it. Returns the length of the member's data in bytes, -1 if it is impossible."""
-    header.name = extended.get("path", header.name)
-    header.linkname = extended.get("linkpath", header.linkname)
-    header.pax_headers = extended
-    if "size" in extended:
-        header.size = int(extended["size"]) if extended["size"].isdecimal() and len(extended["size"]) < 20 else -1
-    # Only a member with data has a length, whatever the header says. POSIX: treat an unknown type as a file.
-    return header.size if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES else 0
-
-
-def _extended(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a GNU or PAX header says about the next member."""
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return {"path": _text(data.partition(b"\0")[0])}
-    if kind == tarfile.GNUTYPE_LONGLINK:
-        return {"linkpath": _text(data.partition(b"\0")[0])}
-    found = {}
-    position = 0
-    while (match := _PAX_LENGTH.match(data, position)) and (end := position + int(match[1])) > match.end():
-        name, _, value = data[match.end() : end].removesuffix(b"\n").partition(b"=")
-        found[_text(name)] = _text(value)
-        position = end
-    return found
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
 
 
 def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:

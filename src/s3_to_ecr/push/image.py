@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import graphlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,6 @@ from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     BlobsMissing,
     BrokenManifest,
-    InvalidTag,
     OutOfTime,
     Rejected,
     RepositoryMissing,
@@ -32,9 +30,10 @@ from s3_to_ecr.errors import (
 )
 from s3_to_ecr.images.destination import Destination
 from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
-from s3_to_ecr.images.model import Image, PushRequest, Source
+from s3_to_ecr.images.model import PushRequest, Source
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.targets import Target, check_unambiguous, targets_of
 from s3_to_ecr.results import PushedImage, Result
 from s3_to_ecr.state.leases import Leases
 from s3_to_ecr.state.tag_writes import TagWrites
@@ -50,19 +49,10 @@ _RANKING = (OutOfTime, BlobsMissing, RetryLater, Rejected)
 
 
 @dataclass(frozen=True)
-class _Target:
-    """An image, one repository that it goes to, and its tags there."""
-
-    image: Image
-    repository: str
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Pushed:
     """What became of a target. `kept_tags` are its tags that were not moved, because a later write has set them."""
 
-    target: _Target
+    target: Target
     changed: bool
     kept_tags: tuple[str, ...] = ()
 
@@ -96,8 +86,8 @@ class ImagePusher:
 
         Raises the failure. If there are several, it is one that may pass by itself, with the reasons of all.
         """
-        targets = _targets(request.images, destination)
-        _check_unambiguous(targets)
+        targets = targets_of(request.images, destination)
+        check_unambiguous(targets)
         repositories = list(dict.fromkeys(target.repository for target in targets)) or [destination(None).repository]
         found = {repository: self._look_up(repository, targets) for repository in repositories}
         failures: list[S3ToEcrError] = []
@@ -114,7 +104,7 @@ class ImagePusher:
             raise combined(failures, _RANKING)
         return _result(request, pushed, repositories)
 
-    def _look_up(self, repository: str, targets: Iterable[_Target]) -> ImagesFound:
+    def _look_up(self, repository: str, targets: Iterable[Target]) -> ImagesFound:
         """What ECR has of the repository's targets and their tags. If the repository is missing, that is nothing."""
         mine = [target for target in targets if target.repository == repository]
         tags = [tag for target in mine for tag in target.tags if is_tag(tag)]
@@ -123,7 +113,7 @@ class ImagePusher:
         except RepositoryMissing:
             return ImagesFound(frozenset(), {})
 
-    def _push(self, target: _Target, request: PushRequest, found: ImagesFound) -> _Pushed:
+    def _push(self, target: Target, request: PushRequest, found: ImagesFound) -> _Pushed:
         """Pushes one image, unless ECR was `found` to have it with all of its tags."""
         self._deadline.require("the next image")
         started = time.monotonic()
@@ -145,7 +135,7 @@ class ImagePusher:
         self._outcomes.record_image(pushed.tags, time.monotonic() - started, pushed=pushed.changed)
         return pushed
 
-    def _push_content(self, target: _Target, request: PushRequest, *, exists: bool) -> Manifest:
+    def _push_content(self, target: Target, request: PushRequest, *, exists: bool) -> Manifest:
         """Brings everything into ECR that has to be there before the image's own manifest, which it returns."""
         root = Descriptor(target.image.digest, target.image.media_type)
         if exists:
@@ -222,32 +212,6 @@ class ImagePusher:
         scope = self._registry.scope(repository)
         claimed = [self._tag_writes.claim(scope, tag, document.uri, written) for tag in tags]
         return all(claimed)
-
-
-def _targets(images: Iterable[Image], destination: Callable[[Reference | None], Destination]) -> list[_Target]:
-    """Each image once for every repository that its references lead to."""
-    targets = []
-    for image in images:
-        tags: dict[str, dict[str, None]] = {}
-        for reference in image.references or [None]:
-            to = destination(reference)
-            tags.setdefault(to.repository, {}).update({to.tag: None} if to.tag else {})
-        targets += [_Target(image, repository, tuple(names)) for repository, names in tags.items()]
-    return targets
-
-
-def _check_unambiguous(targets: Iterable[_Target]) -> None:
-    """Raises `InvalidTag` if two images of one repository want the same tag: nobody could say which one it names."""
-    wanted = Counter((target.repository, tag) for target in targets for tag in target.tags)
-    for (repository, tag), times in wanted.items():
-        if times > 1:
-            digests = ", ".join(
-                target.image.digest for target in targets if target.repository == repository and tag in target.tags
-            )
-            raise InvalidTag(
-                f"{times} images in this object have the tag {tag!r}, and all go to the repository {repository}: "
-                f"{digests}. Save them separately."
-            )
 
 
 def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]) -> Result:

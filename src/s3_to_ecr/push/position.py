@@ -25,7 +25,6 @@ class Position:
     def resume(self, next_byte: int) -> None:
         """An upload of an earlier invocation, of which ECR has confirmed the bytes before `next_byte`."""
         self.next_byte = self._confirmed = next_byte
-        self._furthest = max(self._furthest, next_byte)
         self._sent = self.size  # earlier invocations may have sent any of it
         self._stalls = 0
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 from collections.abc import Iterator
@@ -230,3 +231,33 @@ def test_only_an_id_of_its_own_makes_a_version_unlike_all_other_writes(
 
     assert found.is_one_version is one
     assert found.identity == ("VersionId v1 of s3://bucket/app/x" if one else 'IfMatch "e7a6" of s3://bucket/app/x')
+
+
+WRITTEN = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("version_id", "head", "current"),
+    [
+        ("v1", {"VersionId": "v1", "ETag": '"e7a6"'}, True),
+        # The same bytes, written again: another version, and an event of its own.
+        ("v1", {"VersionId": "v2", "ETag": '"e7a6"'}, False),
+        ("null", {"VersionId": "null", "ETag": '"e7a6"'}, True),
+        ("null", {"VersionId": "null", "ETag": '"other"'}, False),
+        (None, {"ETag": '"e7a6"'}, True),
+        (None, {"ETag": '"other"'}, False),
+    ],
+)
+def test_an_object_is_current_while_its_key_holds_the_same_write(
+    s3: S3Client, stub: Stubber, version_id: str | None, head: dict[str, Any], current: bool
+) -> None:
+    stub.add_response("head_object", {**head, "LastModified": WRITTEN}, {"Bucket": "bucket", "Key": "app/x"})
+    found = ObjectRange(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
+
+    assert found.written_if_current() == (WRITTEN if current else None)
+
+
+def test_an_object_that_was_deleted_is_not_current(s3: S3Client, stub: Stubber) -> None:
+    stub.add_client_error("head_object", "404", http_status_code=404)
+
+    assert versioned(s3).written_if_current() is None

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local import images
-from local.invocation import Invocation
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.errors import Rejected
 from s3_to_ecr.images.image_archive import images_in
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.images.tar import read_archive
-from tests.doubles.invocation import deadline_of
+from tests.doubles.invocation import Hourglass, deadline_of
 from tests.doubles.s3 import Bytes, S3Double, Stored
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 IMAGE = images.image([b"layer" * 40_000, b"another"])
-DEADLINE = deadline_of(Invocation())
+DEADLINE = deadline_of(Hourglass())  # whenever the tests are run, after their import
 SAVED = images.docker_save(["app:1.0"], IMAGE)
 
 

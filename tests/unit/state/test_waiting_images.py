@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,6 +31,18 @@ def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: 
     assert waiting.keys("other", "app/blobs/x") == []
     waiting.forget("bucket", "app/blobs/x", "app/index.json")
     assert waiting.keys("bucket", "app/blobs/x") == ["app/manifests/1"]
+
+
+def test_notes_are_read_as_they_were_last_written(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
+    """An eventually consistent read may miss a note, and the image would wait for its own message. moto has none."""
+    asked: list[dict[str, Any]] = []
+    dynamodb.meta.events.register(
+        "provide-client-params.dynamodb.GetItem", lambda params, **_: asked.append(dict(params))
+    )
+
+    waiting.keys("bucket", "app/blobs/x")
+
+    assert [params["ConsistentRead"] for params in asked] == [True]
 
 
 def test_a_note_ends_with_the_last_message_that_could_come(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
