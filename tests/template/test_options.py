@@ -185,8 +185,7 @@ def combinations() -> list[Any]:
             if wanted
             for name, value in option.items()
         }
-        # Nothing, each on its own, and all together: `make test-quick` looks at no more.
-        marks = [] if sum(choice) in (0, 1, len(options)) else [pytest.mark.slow]
+        marks = [] if sum(choice) in (0, len(options)) else [pytest.mark.slow]  # the defaults, and all together
         stacks.append(pytest.param(parameters, id="+".join(parameters) or "defaults", marks=marks))
     return stacks
 

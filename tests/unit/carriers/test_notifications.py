@@ -149,6 +149,7 @@ def test_a_record_that_cannot_be_read_is_an_error_of_its_own(record: object) -> 
         events.read_record(record)
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_no_event_ends_in_anything_but_records_or_our_error(notification: object) -> None:
     try:

@@ -97,6 +97,7 @@ def test_nothing_past_the_end_is_asked_for(size: int) -> None:
     assert all(first + length <= len(content) for first, length in blob.asked)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_a_damaged_archive_is_read_as_far_as_it_goes_or_rejected(seed: int, wounds: int) -> None:
     chance = random.Random(seed)  # noqa: S311 (nobody's secret)

@@ -156,6 +156,7 @@ def test_a_path_that_climbs_is_no_repository(key: str) -> None:
         route(key, settings())
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"[a-z/]{0,9}(blobs/|docker/registry/v2/)?(sha256[:/])?[0-9a-f]{63,65}(/link)?"))
 def test_no_key_ends_in_anything_but_a_job_or_a_rejection(key: str) -> None:
     try:

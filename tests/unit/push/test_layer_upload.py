@@ -288,6 +288,7 @@ def test_too_many_parts_are_rejected_before_the_first(registry: Registry, ecr: E
     assert ecr.operations == ["InitiateLayerUpload"]
 
 
+@pytest.mark.slow
 def test_the_largest_number_of_parts_is_sent(registry: Registry, ecr: EcrDouble) -> None:
     put(registry, blob(bytes(4 * MAX_LAYER_PARTS)), None)
     assert len(ecr.spans) == MAX_LAYER_PARTS
@@ -321,6 +322,7 @@ def test_a_missing_repository_is_named(registry: Registry) -> None:
         put(registry, blob(), DIGEST, "nowhere")
 
 
+@pytest.mark.slow
 def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
     put(registry, blob(bytes(4 * 1000)), None)
 
