@@ -8,9 +8,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from local import images
 from local.layers import layer
 from local.samples import SAMPLES
 from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
-from tests.conftest import ROOT, needed
+from tests.conftest import ROOT, messages_left, needed, wait_until
 from tests.doubles.checkout import copy_repository, run_in, shell_environment
 
 INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
@@ -46,34 +48,68 @@ class Checkout:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, environment: dict[str, str], until: str) -> Iterator[list[str]]:
-    """A program that has printed `until`, in a process group of its own, ended as by Ctrl-C. Gives what it printed."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    printed: list[str] = []
+def ctrl_c_heeded() -> Iterator[None]:
+    """A program that is started in here ends on SIGINT, even where the tests themselves do not.
+
+    A script's `make test &` has SIGINT ignored, and every program below it inherits that unless it is told otherwise.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            printed.append(line.strip())
-            if until in line:
-                break
-        else:
-            raise AssertionError("\n".join(printed))
-        yield printed
+        yield
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def started(command: list[str], folder: Path, environment: dict[str, str], until: str) -> Iterator[str]:
+    """A program that has printed `until`, in a process group of its own, ended as by Ctrl-C. Gives what it printed."""
+    with tempfile.TemporaryDirectory() as own:
+        # A file, because a pipe that nobody reads fills up, and then holds the program up.
+        output = Path(own, "output")
+        with output.open("wb") as file, ctrl_c_heeded():
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            while until not in (printed := output.read_text()):
+                assert process.poll() is None, printed
+                time.sleep(0.1)
+            yield printed
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process group as Ctrl-C does, or by force if it takes too long."""
+    with suppress(ProcessLookupError):  # it may have ended by itself
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_ctrl_c_ends_a_program_even_where_the_tests_ignore_it(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        begun = time.monotonic()
+        with started(
+            [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(90)"],
+            tmp_path,
+            dict(os.environ),
+            until="begun",
+        ):
+            pass
+        assert time.monotonic() - begun < 30
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_program_may_print_as_much_as_it_likes(tmp_path: Path) -> None:
+    script = "from pathlib import Path; print('begun', flush=True); print('.' * 1_000_000); Path('printed').touch()"
+    with started([sys.executable, "-c", script], tmp_path, dict(os.environ), until="begun"):
+        wait_until((tmp_path / "printed").exists)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +121,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     port, lambda_endpoint = free_port(), f"http://127.0.0.1:{free_port()}"
     environment = shell_environment() | {"AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint}
     with started(["make", "local", f"PORT={port}"], folder, environment, until="export no_proxy") as printed:
-        variables = dict(re.findall(r"^export (\w+)=(.*)$", "\n".join(printed), re.MULTILINE))
+        variables = dict(re.findall(r"^ *export (\w+)=(.*)$", printed, re.MULTILINE))
         stack = Stack(variables["AWS_ENDPOINT_URL"], variables["QUEUE_URL"], variables["DEAD_LETTER_QUEUE_URL"])
         yield Checkout(folder, stack, lambda_endpoint, environment)
     assert not list((folder / ".aws-sam").glob("local-*"))
@@ -110,6 +146,8 @@ def test_readmes_line_uploads_the_sample_from_a_container(checkout: Checkout) ->
 @pytest.fixture(scope="module")
 def served(checkout: Checkout) -> Iterator[Any]:
     """`sam local start-lambda`, and a client of it."""
+    if not (checkout.folder / ".aws-sam/build").exists():
+        run_in(checkout.folder, checkout.environment, "sam", "build")
     command = [*START_LAMBDA.split(), "--port", checkout.lambda_endpoint.rpartition(":")[2]]
     with started(command, checkout.folder, checkout.environment, until="Press CTRL+C"):
         client = boto3.client(
@@ -155,3 +193,5 @@ def test_what_is_put_into_the_local_bucket_ends_in_ecr(checkout: Checkout, serve
     while checkout.layers(images.digest_of(content)) != ["AVAILABLE"]:
         assert time.monotonic() < deadline
         time.sleep(0.5)
+    # The function is still busy then. It takes `sam local` longer to end a container that is.
+    wait_until(lambda: messages_left(checkout.stack.sqs, checkout.stack.queue_url) == (0, 0))
