@@ -6,7 +6,6 @@ SAM_VENV := $(VENV)/sam
 BIN := $(VENV)/bin
 SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam
 ARCHITECTURE ?= arm64
-PORT ?= 5000
 OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 SOURCES := src local bench tests requirements
 
@@ -14,7 +13,7 @@ SOURCES := src local bench tests requirements
 
 .PHONY: help
 help: ## Shows this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/dev ## Uploads a layer, an OCI layout and a docker save through the function, on a local stack
@@ -50,13 +49,15 @@ bench: $(VENV)/dev ## Measures, and writes bench/RESULTS.md: make bench BENCH="-
 	@$(BIN)/python -m bench $(BENCH)
 
 .PHONY: local
+local: export PORT ?= 5000
 local: $(VENV)/dev $(SAM_VENV)/ready ## Serves the local stack until Ctrl-C: make local PORT=5001
-	@PORT=$(PORT) $(BIN)/python -m local.serve
+	@$(BIN)/python -m local.serve
 
 .PHONY: event
 event: export BUCKET ?= s3-to-ecr-local
 event: export FORM ?= s3
 event: ## Prints an event about an object: make event KEY=team/app/1.tar [BUCKET=…] [FORM=s3|sqs|eventbridge]
+	$(check_python)
 	@$(PYTHON) -m local.event
 
 .PHONY: build
@@ -68,9 +69,15 @@ deploy: build ## Builds and deploys: make deploy PARAMETERS="CreateRepositories=
 	$(SAM) deploy $(OVERRIDES)
 
 .PHONY: publish
-publish: build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket
+publish: artifacts build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket
 	$(SAM) package --s3-bucket $(ARTIFACTS) --output-template-file .aws-sam/packaged.yaml
 	$(SAM) publish --template .aws-sam/packaged.yaml
+
+.PHONY: artifacts
+artifacts:
+	@test -n "$(ARTIFACTS)" || { \
+	  echo "ARTIFACTS is missing: name the bucket for the build, as in make publish ARTIFACTS=my-bucket" >&2; \
+	  echo "docs/deploying.md#publishing has the policy that this bucket needs." >&2; exit 1; }
 
 .PHONY: release-notes
 release-notes: ## Prints what the CHANGELOG says of this version
@@ -88,16 +95,41 @@ LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-an
 clean: ## Removes what the other targets made
 	rm -rf $(VENV) .aws-sam .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "s3-to-ecr needs Python 3.11 or later, and $(PYTHON) is older: make PYTHON=python3.13 …" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+# venv writes bin/pip last. A folder without it is half an environment, which --clear makes anew.
+$(BIN)/pip:
+	$(check_python)
+	$(call environment,$(PYTHON),$(VENV))
 
-$(VENV)/dev: requirements/dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
-	@touch $@
+$(SAM_VENV)/bin/pip: | $(BIN)/pip
+	$(call environment,$(BIN)/python,$(SAM_VENV))
 
-$(SAM_VENV)/ready: requirements/sam.txt | $(BIN)/python
-	$(BIN)/python -m venv $(SAM_VENV)
-	$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+$(VENV)/dev: requirements/dev.txt | $(BIN)/pip
+	$(call install,two minutes)
+
+$(SAM_VENV)/ready: requirements/sam.txt | $(SAM_VENV)/bin/pip
+	$(call install,a minute)
+
+define check_python
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. $(PYTHON_NEEDED)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is too old, or does not run. $(PYTHON_NEEDED)" >&2; exit 1; }
+endef
+PYTHON_NEEDED = s3-to-ecr needs Python 3.11 or later. Name the one to use: make PYTHON=python3.13 $(MAKECMDGOALS)
+
+# $(call environment,PYTHON,FOLDER). Without python3-venv Debian's venv fails halfway, and leaves a Python without pip.
+define environment
+	@$(1) -m venv --clear $(2) || { rm -rf $(2); \
+	  echo "The virtual environment $(2) could not be made. Python's message is above." >&2; \
+	  echo "On Debian and Ubuntu the package python3-venv is probably missing: apt install python3-venv" >&2; exit 1; }
+endef
+
+# $(call install,DURATION) installs a lock, and leaves a stamp. Where the stamp is missing, an earlier run may have
+# stopped within a package that pip takes for complete, so pip installs every package again.
+define install
+	@echo "Installing $< into $(@D). The first time this takes about $(1)." >&2
+	@rm -f $@
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  $(if $(wildcard $@),,--force-reinstall) -r $< || { \
+	  echo "$< could not be installed. pip's message is above. Run make again once it is solved." >&2; exit 1; }
 	@touch $@
+endef

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import platform
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,15 +40,17 @@ def gateway() -> str | None:
         return None  # no engine is running, or one with networks of another kind
     # Some engines leave the gateway out; it is the network's first address then.
     address = configured.get("Gateway") or str(ipaddress.ip_network(configured["Subnet"])[1])
-    return address if _is_ours(address) else None
+    return own_address(address)
 
 
-def _is_ours(address: str) -> bool:
+def own_address(host: str) -> str | None:
+    """The IPv4 address of this machine that `host` names. `None` if it is another machine's, or stands for several."""
     try:
+        address = socket.gethostbyname(host)
         free_port(host=address)
-    except OSError:
-        return False
-    return True
+    except (OSError, UnicodeError):  # no such name, another machine's address, or no name at all
+        return None
+    return None if ipaddress.ip_address(address).is_unspecified else address
 
 
 @contextmanager

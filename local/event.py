@@ -104,6 +104,8 @@ def message(body: str, message_id: str = "", receipt_handle: str = "EXAMPLE", re
 
 FORMS: dict[str, Callable[[str, str], Event]] = {"s3": notification, "sqs": sqs, "eventbridge": eventbridge}
 
+_USAGE: Final = f"Usage: make event KEY=team/app/layer.tar.gz [BUCKET=my-bucket] [FORM={'|'.join(FORMS)}]"
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -111,10 +113,21 @@ def _now() -> str:
 
 def main() -> None:
     """Prints the event about the object KEY in BUCKET, in the FORM asked for."""
-    key, bucket, form = (os.environ.get(name, "") for name in ("KEY", "BUCKET", "FORM"))
-    if not key or not bucket or form not in FORMS:
-        sys.exit(f"make event KEY=team/app/layer.tar.gz [BUCKET=my-bucket] [FORM={'|'.join(FORMS)}]")
+    key, bucket, form = (_given(name) for name in ("KEY", "BUCKET", "FORM"))
+    if form not in FORMS:
+        sys.exit(f"There is no FORM {form!r}. {_USAGE}")
     print(json.dumps(FORMS[form](bucket, key), indent=2, ensure_ascii=False))
+
+
+def _given(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        sys.exit(f"{name} is missing. {_USAGE}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # what Python makes of a variable's bytes that are not UTF-8 cannot be written out
+        sys.exit(f"{name} is not valid UTF-8. {_USAGE}")
+    return value
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ def test_there_is_no_gateway_that_is_not_this_machines(engine: Callable[[str], N
     assert containers.gateway() is None
 
 
+@pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")])
+def test_a_name_of_this_machine_is_its_address(host: str, address: str) -> None:
+    assert containers.own_address(host) == address
+
+
 @pytest.mark.usefixtures("engine")
 def test_without_an_engine_there_is_no_gateway() -> None:
     assert containers.gateway() is None

@@ -59,13 +59,22 @@ def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
     assert events.read_record(record) == S3Object("my-bucket", "a b/%41+ü.tar")
 
 
-@pytest.mark.parametrize("variables", [{}, {"KEY": "a", "FORM": "sns"}])
-def test_what_is_missing_is_told(variables: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "KEY is missing."),
+        ({"KEY": "a", "BUCKET": ""}, "BUCKET is missing."),
+        ({"KEY": "a", "FORM": "sns"}, "There is no FORM 'sns'."),
+        ({"KEY": "a\udcff"}, "KEY is not valid UTF-8."),
+    ],
+)
+def test_what_is_wrong_is_told(variables: dict[str, str], told: str) -> None:
     made = make_event(**variables)
 
     assert made.returncode != 0
     assert made.stdout == ""
-    assert "make event KEY=" in made.stderr
+    assert f"{told} Usage: make event KEY=" in made.stderr
+    assert "Traceback" not in made.stderr
 
 
 def test_a_message_says_how_often_it_was_delivered() -> None:
