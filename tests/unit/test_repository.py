@@ -48,7 +48,7 @@ def test_only_the_documentations_account_appears() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)  # noqa: S607
     for name in filter(None, tracked.stdout.decode().split("\0")):
         path = Path(ROOT, name)
-        if path.suffix in {".py", ".yaml", ".json", ".toml", ".md"} and path.exists():
+        if path.suffix in {".py", ".yaml", ".yml", ".json", ".toml", ".md"} and path.exists():
             accounts = set(re.findall(r"(?<![0-9a-fA-F-])\d{12}(?![0-9a-fA-F])", path.read_text()))
             assert accounts <= {"123456789012"}, name
 
