@@ -25,7 +25,7 @@ def serve(**environment: str) -> subprocess.CompletedProcess[str]:
         ({"HOST": "192.0.2.1"}, "HOST is '192.0.2.1', which is not an IPv4 address of this machine"),
         ({"HOST": "nosuch.invalid"}, "HOST is 'nosuch.invalid', which is not an IPv4 address of this machine"),
         ({"HOST": "no..host"}, "HOST is 'no..host', which is not an IPv4 address of this machine"),
-        ({"HOST": "0.0.0.0"}, "HOST is '0.0.0.0', which is not an IPv4 address of this machine"),  # noqa: S104 (refused)
+        ({"HOST": "0.0.0.0"}, "HOST is '0.0.0.0', which is not an IPv4 address of this machine"),  # noqa: S104
     ],
 )
 def test_what_cannot_be_served_on_is_told_in_a_line(environment: dict[str, str], told: str) -> None:
