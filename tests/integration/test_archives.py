@@ -46,7 +46,7 @@ def described_archive(config: str, layers: Files) -> bytes:
 
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
-    # crane and jib: compressed layers named by their digests; the config named by its digest, or not.
+    # crane and jib name compressed layers by their digests. crane also names the config by its digest.
     "crane": lambda: described_archive(
         images.digest_of(config_of(GZIPPED)),
         {f"{images.digest_of(blob).removeprefix('sha256:')}.tar.gz": blob for blob in GZIPPED},
@@ -73,14 +73,14 @@ def test_docker_save_before_docker_25_becomes_an_image_with_its_config_and_layer
 
     [result] = invoke(handler, [event])
 
-    found = strict_ecr.repositories["app"]
-    assert found.tags == {"1.0": result["digest"], "latest": result["digest"]}
-    manifest = json.loads(found.images[result["digest"]].manifest)
+    repository = strict_ecr.repositories["app"]
+    assert repository.tags == {"1.0": result["digest"], "latest": result["digest"]}
+    manifest = json.loads(repository.images[result["digest"]].manifest)
     config, *layers = AMD64.blobs
     assert manifest["config"]["digest"] == config
     assert [entry["digest"] for entry in manifest["layers"]] == layers
     assert {entry["mediaType"] for entry in manifest["layers"]} == {images.OCI_LAYER}
-    assert found.layers == AMD64.blobs
+    assert repository.layers == AMD64.blobs
     assert [entry["size"] for entry in manifest["layers"]] == [len(AMD64.blobs[digest]) for digest in layers]
     assert invoke(handler, [event])[0]["action"] == "skipped"
 
@@ -106,7 +106,7 @@ def test_an_archive_without_a_tag_is_tagged_by_its_name(
     assert strict_ecr.repositories["app"].tags == {"v2": result["digest"]}
 
 
-def test_an_image_without_layers_beside_others_is_one_of_them(
+def test_an_image_without_layers_is_pushed_with_the_others(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """Docker's `FROM scratch` with nothing but a label."""
@@ -124,7 +124,7 @@ def test_an_image_without_layers_beside_others_is_one_of_them(
     assert sorted(strict_ecr.repositories["app"].tags) == ["1", "empty"]
 
 
-def test_an_archive_may_have_other_files_in_folders_first(
+def test_an_archive_may_begin_with_other_files_in_folders(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = {"notes/readme": b"x", "a/b/c": b"y"} | images.oci_layout({"1.0": AMD64})
@@ -140,9 +140,9 @@ def test_archives_of_other_tools_keep_their_compressed_layers(
 ) -> None:
     [result] = invoke(handler, [put(s3_double, "app/any.tar", ARCHIVES[kind]())])
 
-    found = strict_ecr.repositories["app"]
-    assert found.tags == {"1.0": result["digest"]}
-    manifest = json.loads(found.images[result["digest"]].manifest)
+    repository = strict_ecr.repositories["app"]
+    assert repository.tags == {"1.0": result["digest"]}
+    manifest = json.loads(repository.images[result["digest"]].manifest)
     assert [entry["digest"] for entry in manifest["layers"]] == [images.digest_of(blob) for blob in GZIPPED]
     assert {entry["mediaType"] for entry in manifest["layers"]} == {f"{images.OCI_LAYER}+gzip"}
 
@@ -172,7 +172,7 @@ def member(
     link: str = "",
     form: Literal[0, 1, 2] = tarfile.PAX_FORMAT,
 ) -> bytes:
-    """A member as it is in an archive: its headers, its content, and what fills the last block."""
+    """A member as an archive stores it: headers, content and padding."""
     header = tarfile.TarInfo(name)
     header.type, header.linkname, header.size = kind, link, len(content)
     return header.tobuf(form) + content + bytes(-len(content) % 512)
@@ -218,8 +218,8 @@ def test_links_of_every_kind_are_followed_to_compressed_layers(
     assert {entry["mediaType"] for entry in layers} == {f"{images.OCI_LAYER}+gzip"}
 
 
-def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler: Function, s3_double: S3Double) -> None:
-    """As that of a layer of more than 8 GiB; and of what nobody knows POSIX wants the data passed over, too."""
+def test_a_size_too_large_for_its_field_is_read_from_the_pax_header(handler: Function, s3_double: S3Double) -> None:
+    """Layers over 8 GiB have such sizes. The data of a member of unknown type is skipped, too."""
     size = f"size={len(LAYERS[0])}\n"
     record = f"{len(size) + 3} {size}".encode()
     parts = [
@@ -235,7 +235,7 @@ def test_a_size_that_is_too_large_for_its_field_is_in_the_header_before(handler:
     assert invoke(handler, [put(s3_double, "app/1.tar", b"".join(parts) + bytes(1024))])[0]["action"] == "pushed"
 
 
-def test_of_two_members_of_one_name_the_last_counts(
+def test_the_last_of_two_members_with_one_name_wins(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     members = [member(path, content) for path, content in images.oci_layout({"1": AMD64}).items()]
@@ -245,7 +245,7 @@ def test_of_two_members_of_one_name_the_last_counts(
     assert_pullable(strict_ecr, "1", AMD64)
 
 
-def test_an_image_that_is_listed_twice_has_the_tags_of_both(
+def test_an_image_that_is_listed_twice_gets_both_tags(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     listed = [json.loads(description("l.tar", tag=tag))[0] for tag in ("1", "2")]
@@ -256,7 +256,9 @@ def test_an_image_that_is_listed_twice_has_the_tags_of_both(
     assert sorted(strict_ecr.repositories["app"].tags) == ["1", "2"]
 
 
-def test_a_zstd_layer_is_taken_at_its_names_word(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_the_name_of_a_zstd_layer_gives_its_digest(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
     blob = b"\x28\xb5\x2f\xfd whatever"
     digest = images.digest_of(blob)
     archive = described_archive("c.json", {f"{digest.partition(':')[2]}.tar.zst": blob})
@@ -267,7 +269,7 @@ def test_a_zstd_layer_is_taken_at_its_names_word(handler: Function, s3_double: S
     assert (entry["digest"], entry["mediaType"]) == (digest, f"{images.OCI_LAYER}+zstd")
 
 
-def test_what_an_artifact_in_an_archive_is_about_is_put_too(
+def test_the_subject_of_an_artifact_in_an_archive_is_pushed_too(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     sbom = images.image([b"{}"], artifactType="application/spdx+json", subject=AMD64.descriptor)
@@ -280,7 +282,7 @@ def test_what_an_artifact_in_an_archive_is_about_is_put_too(
     assert AMD64.digest in strict_ecr.repositories["app"].images
 
 
-def test_many_folders_that_hold_layers_are_an_image_archives(
+def test_an_image_archive_may_have_its_layers_in_many_folders(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     layers = [layer(f"srv/{number}", b"x") for number in range(25)]
@@ -314,7 +316,7 @@ def test_an_empty_archive_is_an_empty_blob(key: str, handler: Function, s3_doubl
 
 
 @pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
-def test_what_a_compressed_layer_is_takes_one_read_more(key: str, handler: Function, s3_double: S3Double) -> None:
+def test_recognising_a_compressed_layer_takes_one_more_read(key: str, handler: Function, s3_double: S3Double) -> None:
     invoke(handler, [put(s3_double, key, GZIPPED[0])])
 
     assert len(s3_double.reads) == 2

@@ -1,4 +1,4 @@
-"""Images that cannot be end as a rejection with a reason, and set no tag. And layers that only look like images."""
+"""Broken images are rejected with a reason and set no tag. Layers that only look like images are uploaded."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ZEROS = "sha256:" + "0" * 64
 
 
 def with_document(content: bytes) -> Files:
-    """A static registry's files, with that as a manifest."""
+    """A static registry whose manifest has this content."""
     return {"manifests/1.0": content}
 
 
 def layout_with(built: Built, blob: str, content: bytes | None) -> Files:
-    """An OCI layout in which one blob is another, or is missing."""
+    """An OCI layout in which one blob has other content, or is missing."""
     files = images.oci_layout({"1.0": built})
     path = images.blob_path(blob)
     assert path in files
@@ -45,7 +45,7 @@ def document(**members: Any) -> bytes:
 
 
 def looping() -> Files:
-    """An index that names itself: no bytes have a digest that is in them."""
+    """An index that names itself, so it cannot have the right digest."""
     index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": ZEROS}]}).encode()
     return {"index.json": index, images.blob_path(ZEROS): index}
 
@@ -58,12 +58,12 @@ def deep(levels: int) -> Built:
 
 
 def archive(files: Files | None = None, links: dict[str, str] | None = None) -> Files:
-    """An OCI archive with more in it."""
+    """An OCI archive with additional files and links."""
     return {"1.0.tar": images.tar(images.oci_layout({"1.0": AMD64}) | (files or {}), links)}
 
 
 def saved(**changes: Any) -> Files:
-    """An archive of the old `docker save`, described otherwise."""
+    """An archive of the old `docker save`, with changes to its manifest.json."""
     config, *layers = AMD64.blobs.values()
     files = {"config.json": config, **{f"{number}.tar": content for number, content in enumerate(layers)}}
     description = {"Config": "config.json", "RepoTags": ["app:1.0"], "Layers": ["0.tar", "1.tar", "2.tar"]} | changes
@@ -72,8 +72,8 @@ def saved(**changes: Any) -> Files:
     return {"1.0.tar": images.tar(files | {"manifest.json": json.dumps([description]).encode()}, links)}
 
 
-def sparse() -> bytes:
-    """An archive with a device among its members, and one that is negative in size."""
+def with_device() -> bytes:
+    """An archive of a device and two empty files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         member = tarfile.TarInfo("manifest.json")
@@ -85,7 +85,7 @@ def sparse() -> bytes:
 
 
 def header(kind: bytes, size: int, data: bytes = b"", name: str = "index.json") -> bytes:
-    """A header that says so, and its data in blocks."""
+    """A member's header with this type and size, then its data in blocks."""
     member = tarfile.TarInfo(name)
     member.type, member.size = kind, size
     blocks = -(-max(size, 0) // 512) * 512
@@ -104,13 +104,13 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "manifest that is empty": (with_document(b""), errors.BrokenManifest, "is not JSON"),
     "manifest that is something else": (with_document(b'{"a": 1}'), errors.BrokenManifest, "neither"),
     "manifest over 4 MiB": (with_document(b" " * 4_194_305), errors.BrokenManifest, "4,194,304"),
-    "manifest with layers that are none": (with_document(document(layers="x")), errors.BrokenManifest, "not a list"),
+    "manifest with layers that are text": (with_document(document(layers="x")), errors.BrokenManifest, "not a list"),
     "manifest with a layer without a digest": (with_document(document(layers=[{}])), errors.BrokenManifest, "without"),
-    "manifest with a layer that climbs": (
+    "manifest with a path as a layer's digest": (
         with_document(document(layers=[{"digest": "sha256:../../../secret"}])), errors.BrokenManifest, "not a digest"),
     "manifest with a sha512 digest": (
         with_document(document(layers=[{"digest": "sha512:" + "0" * 128}])), errors.UnsupportedManifest, "sha256"),
-    "Docker schema 1 without its number": (
+    "Docker schema 1 without schemaVersion": (
         with_document(b'{"fsLayers": [], "layers": []}'), errors.UnsupportedManifest, "skopeo copy"),
     "media type that is a list": (
         with_document(document(mediaType=["x"], layers=[])), errors.BrokenManifest, "media type that is not a text"),
@@ -122,23 +122,23 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "media type with parameters": (
         with_document(document(mediaType="application/vnd.oci.image.manifest.v1+json; charset=utf-8", layers=[])),
         errors.RequestRefused, "InvalidParameter"),
-    "manifest under another's digest": (
+    "manifest under the wrong digest": (
         {f"manifests/{ZEROS}": AMD64.manifest}, errors.BrokenManifest, f"{ZEROS} has the digest {AMD64.digest}"),
-    "child under another's digest": (
+    "child under the wrong digest": (
         layout_with(MULTI_ARCH, CHILD.digest, AMD64.manifest + b" "), errors.BrokenManifest, CHILD.digest),
-    "layer under another's digest": (
+    "layer under the wrong digest": (
         layout_with(AMD64, CONFIG, b"other"), errors.DigestMismatch, f"layer {CONFIG}"),
     "empty layer": (layout_with(AMD64, CONFIG, b""), errors.EmptyBlob, f"layer {CONFIG}"),
     "index that loops": (looping(), errors.BrokenManifest, "has the digest"),
     "index nested too deep": (images.oci_layout({"1.0": deep(17)}), errors.UnsupportedManifest, "16 levels"),
-    "index.json that is none": ({"index.json": b'{"hello": "world"}'}, errors.BrokenManifest, "OCI image layout"),
+    "index.json without manifests": ({"index.json": b'{"hello": "world"}'}, errors.BrokenManifest, "OCI image layout"),
     "tag that ECR refuses": (images.oci_layout({"not a tag": AMD64}), errors.InvalidTag, "'not a tag'"),
     "tag that is too long": (images.oci_layout({"a" * 129: AMD64}), errors.InvalidTag, "128"),
     "tag that begins with a dot": ({"manifests/.1": AMD64.manifest}, errors.InvalidTag, "'.1'"),
-    "file whose name is no tag": ({"manifests/a b": AMD64.manifest}, errors.InvalidTag, "Rename"),
-    "archive whose name is no tag": ({"a b.tar": images.docker_save([], AMD64)}, errors.InvalidTag, "Rename"),
+    "file whose name is not a tag": ({"manifests/a b": AMD64.manifest}, errors.InvalidTag, "Rename"),
+    "archive whose name is not a tag": ({"a b.tar": images.docker_save([], AMD64)}, errors.InvalidTag, "Rename"),
 
-    "tar that is no tar": ({"1.0.tar": b"hello" * 1000}, errors.BrokenArchive, "not a tar archive"),
+    "not a tar": ({"1.0.tar": b"hello" * 1000}, errors.BrokenArchive, "not a tar archive"),
     "tar that is too short": ({"1.0.tar": b"hello"}, errors.BrokenArchive, "not a tar archive"),
     "tar that is cut off in a header": (
         {"1.0.tar": TAR[: TAR.index(b"oci-layout") + 100]}, errors.BrokenArchive, "truncated"),
@@ -147,29 +147,29 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
     "tar that is cut off at its end": ({"1.0.tar": TAR.rstrip(b"\0")}, errors.BrokenArchive, "truncated"),
     "tar that is damaged": (
         {"1.0.tar": TAR.replace(b"oci-layout\0", b"oci-layouX\0")}, errors.BrokenArchive, "damaged"),
-    "tar with a member outside": (archive({"../evil": b"x"}), errors.BrokenArchive, "'../evil'"),
-    "tar with a member outside, from the start": (
+    "tar with a member outside the archive": (archive({"../evil": b"x"}), errors.BrokenArchive, "'../evil'"),
+    "tar that begins with a member outside the archive": (
         {"1.0.tar": images.tar({"../evil": b"x"} | images.oci_layout({"1.0": AMD64}))}, errors.BrokenArchive, "evil"),
-    "tar with a member at the root": (archive({"/etc/passwd": b"x"}), errors.BrokenArchive, "'/etc'"),
-    "tar with a link out": (archive(links={"blobs/sha256/x": "../../../x"}), errors.BrokenArchive, "link out"),
-    "tar with a link to the root": (archive(links={"x": "/etc/passwd"}), errors.BrokenArchive, "link out"),
+    "tar with an absolute member name": (archive({"/etc/passwd": b"x"}), errors.BrokenArchive, "'/etc'"),
+    "tar with a link out of it": (archive(links={"blobs/sha256/x": "../../../x"}), errors.BrokenArchive, "link out"),
+    "tar with an absolute link": (archive(links={"x": "/etc/passwd"}), errors.BrokenArchive, "link out"),
     "OCI archive that lacks a layer": (
         {"1.0.tar": images.tar(layout_with(AMD64, CONFIG, None))}, errors.BrokenArchive, CONFIG),
     "OCI archive that lacks a child": (
         {"1.0.tar": images.tar(layout_with(MULTI_ARCH, CHILD.digest, None))}, errors.BrokenArchive, CHILD.digest),
-    "docker save that names what is outside": (
+    "docker save with a layer outside the archive": (
         saved(Layers=["0.tar", "1.tar", "../../2.tar"]), errors.BrokenArchive, "outside itself"),
-    "docker save that names a link out": (
+    "docker save with a layer that links out of the archive": (
         saved(Layers=["0.tar", "1.tar", "link.tar"]), errors.BrokenArchive, "link out"),
-    "docker save that names a link to itself": (
+    "docker save with a layer that links to itself": (
         saved(Layers=["0.tar", "1.tar", "circle.tar"]), errors.BrokenArchive, "form a circle"),
     "docker save that lacks a layer": (saved(Layers=["0.tar", "1.tar", "x.tar"]), errors.BrokenArchive, "'x.tar'"),
     "docker save that lacks its config": (saved(Config="x.json"), errors.BrokenArchive, "'x.json'"),
     "docker save with too few layers": (saved(Layers=["0.tar"]), errors.BrokenManifest, "diff_id"),
-    "docker save with layers in another order": (
+    "docker save with layers in the wrong order": (
         saved(Layers=["1.tar", "0.tar", "2.tar"]), errors.DigestMismatch, "layer sha256:"),
     "docker save whose config is a layer": (saved(Config="0.tar"), errors.BrokenManifest, "not JSON"),
-    "docker save whose layers are no paths": (saved(Layers=[1, 2, 3]), errors.BrokenManifest, "not paths or tags"),
+    "docker save whose layers are not paths": (saved(Layers=[1, 2, 3]), errors.BrokenManifest, "not paths or tags"),
     "docker save that is not JSON": (
         {"1.0.tar": images.tar({f"{'0' * 64}/layer.tar": b"x", "manifest.json": b"x"})}, errors.BrokenManifest,
         "manifest.json is not JSON"),
@@ -182,7 +182,7 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
             "manifest.json": b'[{"Config": "c.json", "Layers": ["l.tar"]}]'})},
         errors.BrokenManifest, "diff_id"),
     "docker save with a tag that is a number": (saved(RepoTags=[1]), errors.BrokenManifest, "paths or tags"),
-    "docker save with tags that are no list": (saved(RepoTags="app:1.0"), errors.BrokenManifest, "paths or tags"),
+    "docker save with tags that are not a list": (saved(RepoTags="app:1.0"), errors.BrokenManifest, "paths or tags"),
     "OCI archive without images": ({"1.0.tar": images.tar(images.oci_layout({}))}, errors.BrokenArchive, "no images"),
     "two images with one tag": (
         {"index.json": json.dumps({"manifests": [
@@ -194,46 +194,46 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
         errors.UnsupportedManifest, "10,000"),
     "tar with a header that is too long": ({"1.0.tar": header(b"g", 5_000_000)}, errors.BrokenArchive, "too long"),
     "tar of many long headers": ({"1.0.tar": header(b"x", 900_000) * 5}, errors.BrokenArchive, "too long"),
-    "tar with a size below nothing": ({"1.0.tar": header(b"0", -100)}, errors.BrokenArchive, "damaged"),
-    "tar with a size of anything": (
+    "tar with a negative size": ({"1.0.tar": header(b"0", -100)}, errors.BrokenArchive, "damaged"),
+    "tar with a size that is not a number": (
         {"1.0.tar": header(b"x", 17, b"17 size=nonsense\n") + header(b"0", 0)}, errors.BrokenArchive, "damaged"),
     "tar of headers only": ({"1.0.tar": header(b"L", 10) * 20_001}, errors.BrokenArchive, "too long"),
-    "docker save with more members than there may be": (
+    "docker save with too many members": (
         {"1.0.tar": images.tar({"manifest.json": b"x"} | {f"{n:064}.json": b"" for n in range(20_000)})},
         errors.BrokenArchive, "20,000"),
     "docker save packed with -S": (
         {"1.0.tar": header(b"0", 0, name=f"{'0' * 64}.json") + header(b"S", 0, name="layer.tar") + bytes(1024)},
         errors.UnsupportedArchive, "'layer.tar'"),
-    "archive of devices and nothings": ({"1.0.tar": sparse()}, errors.BrokenManifest, "not JSON"),
+    "archive with a device and empty files": ({"1.0.tar": with_device()}, errors.BrokenManifest, "not JSON"),
     "compressed image archive": ({"1.0.tar.gz": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
     "compressed docker save": (
         {"1.0.tgz": gzip.compress(images.docker_save([], AMD64))}, errors.UnsupportedArchive, "gunzip"),
-    "compressed image archive by a tar's name": (
+    "compressed image archive named .tar": (
         {"1.0.tar": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
 
-    "link that holds something else": (
+    "link that holds a path": (
         {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": b"../../etc/passwd"},
         errors.BrokenManifest, "'../../etc/passwd'"),
-    "link that holds nothing": (
+    "empty link": (
         {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": b""}, errors.BrokenManifest, "''"),
     "link that is too long": (
         {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": ZEROS.encode() * 9},
         errors.BrokenManifest, "not the digest"),
-    "revision that holds another's digest": (
+    "revision that holds another digest": (
         {f"docker/registry/v2/repositories/app/_manifests/revisions/sha256/{'1' * 64}/link": ZEROS.encode()},
         errors.BrokenManifest, ZEROS),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_rejected_with_a_reason_and_sets_no_tag(
+def test_a_broken_image_is_rejected_with_a_reason_and_sets_no_tag(
     name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    files, error, told = BAD[name]
+    files, error, reason = BAD[name]
     put_all(s3_double, files, "app/")
     key = f"app/{next(iter(files))}"
 
-    with pytest.raises(error, match=told.replace("(", r"\(")) as raised:
+    with pytest.raises(error, match=reason.replace("(", r"\(")) as raised:
         handler.lambda_handler(put(s3_double, key, s3_double.objects[key].content.slice(0, 1 << 30)), Invocation())
 
     assert isinstance(raised.value, errors.Rejected)
@@ -277,7 +277,7 @@ ORDINARY: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_an_ordinary_layer_is_uploaded_as_it_is_whatever_its_name(
+def test_an_ordinary_layer_is_uploaded_unchanged_whatever_its_name(
     name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     content = ORDINARY[name]

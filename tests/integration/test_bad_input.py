@@ -1,4 +1,4 @@
-"""What cannot be mirrored: a clear error each, nothing under a wrong digest, and no other object stopped."""
+"""Objects that cannot be mirrored get a clear error, upload nothing under a wrong digest, and stop no other object."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ OTHER_HEX = "0" * 64
 
 @dataclass(frozen=True)
 class Bad:
-    """A bad object. `stored` is what the bucket holds under `key` when the event is read, `None` nothing."""
+    """A bad object. `stored` is what the bucket holds under `key`, or `None` if there is no object."""
 
     key: str
     error: type[S3ToEcrError]
-    told: str
+    reason: str
     stored: bytes | None = b"some bytes"
     event: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
@@ -50,8 +50,8 @@ BAD = {
     "wrong digest, no algorithm": Bad(f"app/{OTHER_HEX}", errors.DigestMismatch, "digest that its key names"),
     "changed": Bad("app/changed", errors.ObjectChanged, "event of its own", event={"eTag": "an-older-one"}),
     "deleted": Bad("app/deleted", errors.ObjectMissing, "deleted after the event", stored=None),
-    "shorter than told": Bad("app/short", errors.ObjectChanged, "event of its own", event={"size": 11}),
-    "longer than told": Bad("app/long", errors.ObjectChanged, "has 10 bytes, not 9", event={"size": 9}),
+    "shorter than in the event": Bad("app/short", errors.ObjectChanged, "event of its own", event={"size": 11}),
+    "longer than in the event": Bad("app/long", errors.ObjectChanged, "has 10 bytes, not 9", event={"size": 9}),
     "archived": Bad("app/cold", errors.ObjectArchived, "Restore", fault=Fault("InvalidObjectState", 403)),
     "no permission": Bad("app/secret", errors.AccessDenied, "s3:GetObject", fault=Fault("AccessDenied", 403)),
     "not a size": Bad("app/odd", errors.MalformedEvent, "number of bytes", event={"size": "ten"}),
@@ -97,7 +97,7 @@ def only_the_good_layer(strict_ecr: EcrDouble) -> bool:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
-def test_a_bad_object_fails_the_invocation_after_the_good_one_is_done(
+def test_a_bad_object_fails_the_invocation_after_the_good_one_is_uploaded(
     bad: Bad,
     handler: Function,
     s3_double: S3Double,
@@ -107,14 +107,14 @@ def test_a_bad_object_fails_the_invocation_after_the_good_one_is_done(
 ) -> None:
     event = {"Records": [prepare(bad, s3_double), record("app/good", GOOD)]}
 
-    with pytest.raises(bad.error, match=bad.told) as raised:
+    with pytest.raises(bad.error, match=bad.reason) as raised:
         handler.lambda_handler(event, context)
 
     assert str(raised.value).startswith(f"s3://{BUCKET}/{bad.key}: ")
     assert only_the_good_layer(strict_ecr)
     [rejection] = [line for line in logs() if line["message"] == "Rejected"]
     assert (rejection["level"], rejection["error_type"]) == ("ERROR", bad.error.__name__)
-    # What is the user's to fix has no stack trace.
+    # Errors that the user has to fix have no stack trace.
     assert "exception" not in rejection
     assert "stack_trace" not in rejection
 
@@ -139,7 +139,7 @@ def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
     )["Messages"]
     attributes = {name: value["StringValue"] for name, value in dead["MessageAttributes"].items()}
     assert attributes["ErrorType"] == bad.error.__name__
-    assert bad.told in attributes["Reason"]
+    assert bad.reason in attributes["Reason"]
     assert (attributes["Bucket"], attributes["Key"]) == (BUCKET, bad.key)
     # The report is the rejected record alone, ready to be sent again.
     assert json.loads(dead["Body"]) == {"Records": several["Records"][:1]}
@@ -147,7 +147,7 @@ def test_a_bad_object_goes_to_the_dead_letter_queue_once_with_its_reason(
     assert (counted["Rejected"], counted["LayersUploaded"]) == (1, 1)
 
 
-def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
+def test_a_body_that_is_not_an_event_does_not_stop_the_other_messages(
     handler: Function, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     bodies = ["hello", '{"Records": [{"eventSource": "aws:sns"}]}', json.dumps({"Records": [record("app/good", GOOD)]})]
@@ -163,12 +163,12 @@ def test_a_body_that_is_no_event_does_not_stop_the_other_messages(
     assert {message["MessageAttributes"]["ErrorType"]["StringValue"] for message in dead} == {"MalformedEvent"}
 
 
-def test_a_direct_event_that_is_none_is_named(handler: Function, context: Invocation) -> None:
+def test_the_error_for_an_unknown_event_quotes_it(handler: Function, context: Invocation) -> None:
     with pytest.raises(errors.MalformedEvent, match="hello"):
         handler.lambda_handler({"hello": "world"}, context)
 
 
-def test_several_bad_objects_are_all_told(
+def test_several_bad_objects_are_all_reported(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     records = [prepare(BAD["empty object"], s3_double), record("app/good", GOOD), prepare(BAD["deleted"], s3_double)]
@@ -180,7 +180,7 @@ def test_several_bad_objects_are_all_told(
     assert only_the_good_layer(strict_ecr)
 
 
-def test_results_come_in_the_order_of_the_records(handler: Function, s3_double: S3Double, context: Invocation) -> None:
+def test_results_are_in_the_order_of_the_records(handler: Function, s3_double: S3Double, context: Invocation) -> None:
     s3_double.objects["app/other"] = Stored(Bytes(b"other"), etag(b"other"))
     removed = record("app/gone", b"") | {"eventName": "ObjectRemoved:Delete"}
     records = [record("app/folder/", b""), record("app/good", GOOD), removed, record("app/other", b"other")]
@@ -196,7 +196,7 @@ def test_results_come_in_the_order_of_the_records(handler: Function, s3_double: 
     assert set(answer["results"][0]) == set(answer["results"][1])
 
 
-def test_an_outage_puts_the_message_back_and_nothing_is_reported(
+def test_an_outage_puts_the_message_back_without_a_dead_letter(
     handler: Function, stack: Stack, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryBusyException"))

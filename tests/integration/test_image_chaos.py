@@ -1,4 +1,4 @@
-"""Nothing of an image is lost: faults at every call, killed processes, files in any order and side by side."""
+"""Faults at every call, killed processes, and files in any order and at once lose nothing of an image."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
 
 
 def image(name: str, layers: int = 1, size: int = SMALL_PART + 500) -> Built:
-    """An image like no other."""
-    chance = random.Random(name)  # noqa: S311 (nobody's secret)
+    """A unique image."""
+    chance = random.Random(name)  # noqa: S311 (not a secret)
     return images.image([chance.randbytes(size) for _ in range(layers)])
 
 
 def deliver(handler: Function, event: dict[str, Any]) -> int:
-    """Delivers the event's message until it is done with, and returns how often that was."""
+    """Delivers the event's message until it succeeds, and returns the number of deliveries."""
     message = {"Records": [sqs_message(json.dumps(event))]}
     for delivery in range(1, 6):
         if handler.lambda_handler(message, Invocation()) == {"batchItemFailures": []}:
             return delivery
         handler.let_leases_end()
-    raise AssertionError("the message does not get done")
+    raise AssertionError("the message never succeeds")
 
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
-def test_any_single_fault_at_any_call_is_mended_by_the_sdk(
+def test_the_sdk_recovers_from_a_single_fault_at_any_call(
     fault: str, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     deliver(handler, put_all(s3_double, images.oci_layout({"undisturbed": image("undisturbed")}))[0])
@@ -78,10 +78,10 @@ def test_an_outage_that_begins_at_any_call_loses_nothing(
         assert_pullable(strict_ecr, "1.0", built)
 
 
-def test_an_image_whose_process_is_killed_again_and_again_goes_through(
+def test_an_image_whose_process_is_killed_repeatedly_is_pushed(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    chance = random.Random(5)  # noqa: S311 (nobody's secret)
+    chance = random.Random(5)  # noqa: S311 (not a secret)
     built = images.index(image("killed", 5, 20 * SMALL_PART), image("killed, too", 5, 20 * SMALL_PART))
     event = put(s3_double, "app/1.0.tar", images.tar(images.oci_layout({"1.0": built})))
     message = {"Records": [sqs_message(json.dumps(event))]}
@@ -97,15 +97,15 @@ def test_an_image_whose_process_is_killed_again_and_again_goes_through(
     assert kills >= 15
     assert answer == {"batchItemFailures": []}
     assert_pullable(strict_ecr, "1.0", built)
-    # Four layers go at once, and each may have been cut off within a part.
+    # Four layers are uploaded at once, and a kill may interrupt a part of each.
     assert strict_ecr.bytes_received <= sum(map(len, built.all_blobs.values())) + 4 * kills * SMALL_PART
 
 
-def test_images_in_all_layouts_arrive_whole_however_their_files_and_events_come(
+def test_images_in_all_layouts_are_pushed_whatever_the_order_of_files_and_events(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """Each file is put when its event is first delivered; events come up to three times, to four processes at once."""
-    chance = random.Random(500)  # noqa: S311 (nobody's secret)
+    """Each file is stored when its event is delivered, up to three times, to one of four processes."""
+    chance = random.Random(500)  # noqa: S311 (not a secret)
     expected: dict[tuple[str, str], Built] = {}
     files: dict[str, bytes] = {}
     for number in range(5):
@@ -130,6 +130,6 @@ def test_images_in_all_layouts_arrive_whole_however_their_files_and_events_come(
 
     for (repository, tag), built in expected.items():
         assert_pullable(strict_ecr, tag, built, repository)
-    # Every blob was sent once, and not a byte more than it has.
+    # Every blob was sent once, and no byte twice.
     blobs = [blob for built in expected.values() for blob in built.all_blobs.values()]
     assert strict_ecr.bytes_received == sum(map(len, blobs))

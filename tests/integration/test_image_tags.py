@@ -37,7 +37,7 @@ from tests.doubles.s3 import Bytes, S3Double, Stored
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
 
-def test_a_repeat_with_immutable_tags_is_free_and_another_image_is_refused(
+def test_with_immutable_tags_a_repeat_is_skipped_and_another_image_is_rejected(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.repositories["app"].immutable_tags = True
@@ -67,15 +67,15 @@ def test_a_tag_that_is_taken_does_not_stop_the_images_other_tags(
     assert strict_ecr.repositories["app"].tags == before | {"3": AMD64.digest}
 
 
-def test_that_another_invocation_has_just_put_the_same_tag_is_no_error(
+def test_a_tag_that_another_invocation_has_just_set_is_no_error(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    found = strict_ecr.repositories["app"]
-    found.immutable_tags = True
+    repository = strict_ecr.repositories["app"]
+    repository.immutable_tags = True
 
     def put_first() -> None:
-        found.images[AMD64.digest] = Image(AMD64.manifest.decode(), AMD64.media_type)
-        found.tags["1.0"] = AMD64.digest
+        repository.images[AMD64.digest] = Image(AMD64.manifest.decode(), AMD64.media_type)
+        repository.tags["1.0"] = AMD64.digest
 
     gremlin.meddle("ecr:PutImage", put_first)
     results = invoke(handler, put_all(s3_double, images.static_registry("1.0", AMD64))[:1])
@@ -85,7 +85,7 @@ def test_that_another_invocation_has_just_put_the_same_tag_is_no_error(
 
 
 @pytest.mark.parametrize("layout", ["static registry", "OCI layout", "registry storage"])
-def test_a_tag_names_what_was_written_last_whatever_order_the_events_come_in(
+def test_a_tag_names_the_image_written_last_whatever_the_order_of_events(
     layout: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     folder = FOLDERS.get(layout, "app/")
@@ -97,13 +97,13 @@ def test_a_tag_names_what_was_written_last_whatever_order_the_events_come_in(
     assert_pullable(strict_ecr, "1.0", ARM64)
 
 
-def test_an_archive_that_was_overwritten_moves_no_tag_back(
+def test_an_overwritten_archive_does_not_move_tags_back(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = images.docker_save_25(["app:latest", "app:1"], AMD64)
     new = put(s3_double, "app/image.tar", images.docker_save_25(["app:latest", "app:2"], ARM64))
     invoke(handler, [new])
-    # The older version, whose event comes late: the bucket still has it, but not under its key.
+    # The event of the older version is late. The key names the newer version by then.
     s3_double.versions["app/image.tar", "v0"] = Stored(Bytes(old), etag(old), "v0")
     late = put_event("app/image.tar", len(old), etag(old), versionId="v0")
 
@@ -114,7 +114,7 @@ def test_an_archive_that_was_overwritten_moves_no_tag_back(
     assert_there(strict_ecr, AMD64)
 
 
-def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
+def test_a_tag_that_several_archives_set_names_the_image_written_last(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = put(s3_double, "app/build-1.tar", images.docker_save_25(["app:latest", "app:1"], AMD64), modified=1)
@@ -123,7 +123,7 @@ def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
 
     invoke(handler, [old, new])
     assert strict_ecr.repositories["app"].tags == expected
-    # S3 sends an event more than once, and a backfill sends it years later.
+    # S3 may send an event twice, and a backfill may send it years later.
     [again] = invoke(handler, [old])
     assert strict_ecr.repositories["app"].tags == expected
     assert (again["action"], again["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": ["1"]}])
@@ -134,10 +134,10 @@ def test_a_tag_that_several_archives_set_names_the_one_that_was_written_last(
     assert_there(strict_ecr, AMD64)
 
 
-def test_an_image_that_is_tagged_again_is_the_last_even_if_nothing_was_to_be_done(
+def test_tagging_an_image_again_counts_as_the_last_write_even_if_the_tag_is_set(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """A build, the next one, and the first again, whose tag is there when it comes; the next one's event comes late."""
+    """The third build is the first image again, so its tag is already set. The second build's event is late."""
     first, again = images.docker_save_25(["app:latest"], AMD64), images.docker_save_25(["app:latest", "app:b3"], AMD64)
     builds = [
         put(s3_double, "app/b1.tar", first, modified=1),
@@ -150,19 +150,19 @@ def test_an_image_that_is_tagged_again_is_the_last_even_if_nothing_was_to_be_don
     assert strict_ecr.repositories["app"].tags["latest"] == AMD64.digest
 
 
-def test_a_claim_on_a_tag_that_ecr_does_not_have_keeps_nobody_out(
+def test_a_claim_on_a_tag_that_ecr_lacks_does_not_block_an_older_image(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
     new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
     invoke(handler, [new])
-    strict_ecr.create("app")  # anew
+    strict_ecr.create("app")  # an empty one
 
     assert invoke(handler, [old])[0]["action"] == "pushed"
     assert_pullable(strict_ecr, "latest", AMD64)
 
 
-def test_an_image_whose_tags_are_all_anothers_by_now_says_so(
+def test_an_image_that_has_lost_all_its_tags_to_later_writes_is_skipped_with_a_reason(
     handler: Function,
     s3_double: S3Double,
     metrics: Callable[[], dict[str, Any]],
@@ -181,7 +181,7 @@ def test_an_image_whose_tags_are_all_anothers_by_now_says_so(
     assert logs()[-1]["message"] == "Image skipped"
 
 
-def test_a_tag_that_an_archive_names_often_is_set_once(
+def test_a_tag_that_an_archive_names_repeatedly_is_set_once(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     saved = images.docker_save(["app:1.0", "mirror/app:1.0", "example.com/app:1.0"], AMD64)
@@ -217,7 +217,7 @@ def test_a_tag_is_claimed_in_its_own_repository(handler: Function, s3_double: S3
     assert_pullable(strict_ecr, "1", ARM64, "other")
 
 
-def test_a_new_tag_of_an_image_that_is_there_costs_two_calls(
+def test_a_new_tag_for_an_image_that_ecr_has_costs_two_calls(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
@@ -228,7 +228,7 @@ def test_a_new_tag_of_an_image_that_is_there_costs_two_calls(
     assert strict_ecr.operations == ["BatchGetImage", "PutImage"]
 
 
-def test_an_archive_that_is_deleted_while_it_is_pushed_sets_its_tag_where_there_is_none(
+def test_an_archive_that_is_deleted_during_the_push_still_sets_a_new_tag(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
@@ -238,7 +238,7 @@ def test_an_archive_that_is_deleted_while_it_is_pushed_sets_its_tag_where_there_
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_several_tags_stop_in_time_and_progress(
+def test_setting_several_tags_stops_in_time_and_makes_progress(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble, outcomes: list[Outcomes]
 ) -> None:
     event = put(s3_double, "app/x.tar", images.docker_save([f"app:{number}" for number in range(6)], AMD64))

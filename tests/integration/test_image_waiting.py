@@ -1,4 +1,4 @@
-"""Images that wait for their blobs, and are pushed by whoever brings them."""
+"""An image waits for missing blobs. The arrival of the last one pushes it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", ["OCI layout", "static registry", "registry storage"])
 @pytest.mark.parametrize("order", [list, lambda files: list(reversed(files))], ids=["as written", "reversed"])
-def test_files_may_come_in_any_order_and_the_last_one_puts_the_image(
+def test_files_may_arrive_in_any_order_and_the_last_one_pushes_the_image(
     order: Callable[[Any], list[str]],
     layout: str,
     kind: str,
@@ -66,7 +66,7 @@ def test_files_may_come_in_any_order_and_the_last_one_puts_the_image(
     assert_pullable(strict_ecr, "1.0", built)
 
 
-def test_a_blob_that_arrives_while_it_is_missed_is_not_waited_for(
+def test_a_blob_that_arrives_while_its_note_is_written_is_pushed_at_once(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -79,14 +79,14 @@ def test_a_blob_that_arrives_while_it_is_missed_is_not_waited_for(
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_a_blob_that_is_written_again_while_it_is_read_is_waited_for_not_given_up(
+def test_an_image_whose_blob_is_overwritten_or_deleted_during_the_push_is_retried(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
     key = f"app/blobs/{next(iter(AMD64.blobs))}"
     stored = s3_double.objects[key]
 
-    # The same bytes with another ETag, as another way of uploading gives them; or none for a while.
+    # The same bytes with another ETag, as a different kind of upload gives them. Later, no blob for a while.
     gremlin.meddle("ecr:InitiateLayerUpload", lambda: s3_double.objects.update({key: replace(stored, etag="other")}))
     assert invoke(handler, [event])[0]["action"] == "pushed"
     assert_pullable(strict_ecr, "1.0", AMD64)
@@ -101,7 +101,7 @@ def test_a_blob_that_is_written_again_while_it_is_read_is_waited_for_not_given_u
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_an_image_whose_layer_another_is_at_is_pushed_by_that_one(
+def test_an_image_whose_layer_is_leased_is_pushed_when_that_layer_arrives(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event, *_ = put_all(s3_double, images.static_registry("1.0", AMD64))
@@ -114,7 +114,7 @@ def test_an_image_whose_layer_another_is_at_is_pushed_by_that_one(
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_a_registrys_link_pushes_what_waited_for_the_layer_that_it_names(
+def test_a_registrys_link_pushes_images_that_waited_for_its_layer(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.registry_storage("app", "1.0", AMD64)
@@ -129,22 +129,22 @@ def test_a_registrys_link_pushes_what_waited_for_the_layer_that_it_names(
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_each_image_of_a_layout_is_put_when_its_own_last_blob_comes(
+def test_each_image_of_a_layout_is_pushed_when_its_own_last_blob_arrives(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.oci_layout({"a": AMD64, "b": ARM64})
-    mine = [f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64)]
-    contents = [files.pop(path) for path in mine]
+    paths = [f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64)]
+    contents = [files.pop(path) for path in paths]
     with pytest.raises(BlobsMissing, match="2 failures"):
         invoke(handler, put_all(s3_double, files)[:1])
 
-    invoke(handler, [put(s3_double, f"app/{mine[1]}", contents[1])])
+    invoke(handler, [put(s3_double, f"app/{paths[1]}", contents[1])])
     assert strict_ecr.repositories["app"].tags == {"b": ARM64.digest}
-    invoke(handler, [put(s3_double, f"app/{mine[0]}", contents[0])])
+    invoke(handler, [put(s3_double, f"app/{paths[0]}", contents[0])])
     assert_pullable(strict_ecr, "a", AMD64)
 
 
-def test_a_static_registrys_child_may_come_under_either_name(
+def test_a_static_registrys_child_may_arrive_under_either_key(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", MULTI_ARCH)
@@ -157,7 +157,7 @@ def test_a_static_registrys_child_may_come_under_either_name(
     assert_pullable(strict_ecr, "1.0", MULTI_ARCH)
 
 
-def test_one_image_that_waited_and_fails_does_not_stop_the_others(
+def test_a_waiting_image_that_fails_does_not_stop_the_others(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("aa", AMD64) | images.static_registry("zz", AMD64)
@@ -174,16 +174,16 @@ def test_one_image_that_waited_and_fails_does_not_stop_the_others(
     assert strict_ecr.repositories["app"].tags == {"zz": AMD64.digest}
 
 
-def test_an_image_that_waited_and_fails_is_tried_again_though_another_beside_it_waits_on(
+def test_a_waiting_image_that_fails_is_retried_while_another_in_its_layout_still_waits(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.oci_layout({"a": AMD64, "b": ARM64})
-    mine, other = (f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64))
-    content = files.pop(mine)
-    del files[other]
+    blob, missing = (f"blobs/sha256/{next(iter(built.blobs)).partition(':')[2]}" for built in (AMD64, ARM64))
+    content = files.pop(blob)
+    del files[missing]
     with pytest.raises(BlobsMissing):
         invoke(handler, put_all(s3_double, files)[:1])
-    event = put(s3_double, f"app/{mine}", content)
+    event = put(s3_double, f"app/{blob}", content)
 
     gremlin.fail("ecr:PutImage", "error 500", times=100)
     with pytest.raises(RetryLater, match="PutImage"):
@@ -193,7 +193,7 @@ def test_an_image_that_waited_and_fails_is_tried_again_though_another_beside_it_
     assert strict_ecr.repositories["app"].tags == {"a": AMD64.digest}
 
 
-def test_an_image_that_waited_and_finds_a_layer_in_other_hands_is_tried_again(
+def test_a_waiting_image_with_another_layer_leased_is_retried(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -209,7 +209,7 @@ def test_an_image_that_waited_and_finds_a_layer_in_other_hands_is_tried_again(
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_waiting_costs_as_many_calls_as_there_are_files(
+def test_the_calls_for_waiting_images_grow_only_with_the_number_of_files(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
@@ -223,7 +223,7 @@ def test_waiting_costs_as_many_calls_as_there_are_files(
     assert len(gremlin.calls) < 30 * len(files)
 
 
-def test_an_image_that_no_note_can_be_written_for_waits_all_the_same(
+def test_an_image_whose_note_cannot_be_written_still_waits(
     handler: Function, gremlin: Gremlin, s3_double: S3Double
 ) -> None:
     event, *_ = put_all(s3_double, {"manifests/1.0": AMD64.manifest})
@@ -233,7 +233,7 @@ def test_an_image_that_no_note_can_be_written_for_waits_all_the_same(
         invoke(handler, [event])
 
 
-def test_what_is_wrong_with_an_image_that_waited_is_not_its_blobs_fault(
+def test_a_waiting_image_that_is_rejected_does_not_fail_its_blob(
     handler: Function, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -251,12 +251,12 @@ def test_what_is_wrong_with_an_image_that_waited_is_not_its_blobs_fault(
     [rejected] = [line for line in logs() if line["message"] == "Rejected"]
     assert (rejected["key"], rejected["error_type"]) == ("app/manifests/1.0", "BrokenManifest")
 
-    # And it is not tried again with the next delivery.
+    # The next delivery does not retry it.
     assert invoke(handler, [event])[0]["action"] == "skipped"
     assert len([line for line in logs() if line["message"] == "Rejected"]) == 1
 
 
-def test_an_image_that_waited_is_tried_again_by_its_blobs_next_delivery_when_ecr_fails(
+def test_after_an_ecr_failure_the_blobs_next_delivery_retries_the_waiting_image(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -274,7 +274,7 @@ def test_an_image_that_waited_is_tried_again_by_its_blobs_next_delivery_when_ecr
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_nothing_is_uploaded_for_an_image_before_all_of_it_is_there(
+def test_no_layer_of_an_image_is_uploaded_before_all_its_blobs_exist(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -285,7 +285,7 @@ def test_nothing_is_uploaded_for_an_image_before_all_of_it_is_there(
     assert strict_ecr.repositories["app"].layers == {}
 
 
-def test_an_image_that_waits_is_waited_for_though_another_beside_it_will_never_work(
+def test_a_waiting_image_is_retried_although_another_in_its_layout_is_rejected(
     handler: Function, s3_double: S3Double
 ) -> None:
     files = images.oci_layout({"bad one": AMD64, "good": ARM64})
@@ -296,7 +296,7 @@ def test_an_image_that_waits_is_waited_for_though_another_beside_it_will_never_w
         invoke(handler, put_all(s3_double, files)[:1])
 
 
-def test_a_manifest_that_is_written_again_while_it_is_read_is_waited_for(
+def test_an_image_whose_manifest_is_overwritten_while_it_is_read_waits(
     handler: Function, gremlin: Gremlin, s3_double: S3Double
 ) -> None:
     event = put_all(s3_double, images.oci_layout({"1.0": MULTI_ARCH}))[0]
@@ -304,17 +304,15 @@ def test_a_manifest_that_is_written_again_while_it_is_read_is_waited_for(
     stored = s3_double.objects[key]
     etags = itertools.count()
 
-    def write_again() -> None:
+    def overwrite() -> None:
         s3_double.objects[key] = replace(stored, etag=f"{next(etags)}")
 
-    gremlin.meddle("s3:GetObject", write_again, times=50)
+    gremlin.meddle("s3:GetObject", overwrite, times=50)
     with pytest.raises(BlobsMissing, match=key):
         invoke(handler, [event])
 
 
-def test_the_object_of_the_image_itself_is_not_waited_for(
-    handler: Function, gremlin: Gremlin, s3_double: S3Double
-) -> None:
+def test_an_image_archive_does_not_wait_for_itself(handler: Function, gremlin: Gremlin, s3_double: S3Double) -> None:
     event = put(s3_double, "app/1.tar", images.docker_save_25([], AMD64))
 
     with handler.leases.layer((None, "app"), next(iter(AMD64.blobs))), pytest.raises(UploadInProgress) as raised:
@@ -325,7 +323,7 @@ def test_the_object_of_the_image_itself_is_not_waited_for(
         invoke(handler, [event])
 
 
-def test_a_blob_that_has_gone_again_when_the_image_is_tried_is_waited_for_once_more(
+def test_an_image_whose_blob_is_deleted_before_the_retry_waits_again(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = images.static_registry("1.0", AMD64)
@@ -335,21 +333,21 @@ def test_a_blob_that_has_gone_again_when_the_image_is_tried_is_waited_for_once_m
         invoke(handler, put_all(s3_double, files)[:1])
     run_job = Dispatcher._run_job
 
-    def too_late(dispatcher: Dispatcher, job: Any, target: S3Object) -> Any:
+    def delete_first(dispatcher: Dispatcher, job: Any, target: S3Object) -> Any:
         if target.key != blob:
             s3_double.objects.pop(blob, None)
             strict_ecr.repositories["app"].layers.pop(digest, None)
         return run_job(dispatcher, job, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dispatcher, "_run_job", too_late)
+        patch.setattr(Dispatcher, "_run_job", delete_first)
         invoke(handler, [put(s3_double, blob, content)])
     assert strict_ecr.repositories["app"].tags == {}
     invoke(handler, [put(s3_double, blob, content)])
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_a_link_whose_blob_is_not_there_wakes_nobody(
+def test_a_link_whose_blob_is_missing_retries_no_image(
     handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {path: content for path, content in images.registry_storage("app", "1.0", AMD64).items() if "/link" in path}
@@ -361,7 +359,7 @@ def test_a_link_whose_blob_is_not_there_wakes_nobody(
 
 
 def waiting_for_a_layer(handler: Function, s3: S3Double, *tags: str) -> dict[str, Any]:
-    """Images with these tags that wait for one layer, and the event about it."""
+    """Lets images with these tags wait for one layer, and returns the event about it."""
     files = images.static_registry("1.0", AMD64)
     blob = f"blobs/{next(iter(AMD64.blobs))}"
     content = files.pop(blob)
@@ -373,7 +371,7 @@ def waiting_for_a_layer(handler: Function, s3: S3Double, *tags: str) -> dict[str
     return put(s3, f"app/{blob}", content)
 
 
-def test_the_answer_for_the_last_blob_tells_of_the_images_that_it_completed(
+def test_the_result_for_the_last_blob_lists_the_images_that_it_completed(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     [result] = invoke(handler, [waiting_for_a_layer(handler, s3_double, "a", "b")])
@@ -386,7 +384,7 @@ def test_the_answer_for_the_last_blob_tells_of_the_images_that_it_completed(
     assert_pullable(strict_ecr, "b", AMD64)
 
 
-def test_of_several_images_that_waited_each_failure_is_logged_and_counted_under_its_own_key(
+def test_each_failure_of_a_waiting_image_is_logged_and_counted_under_its_own_key(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble,
     logs: Callable[[], list[dict[str, Any]]], metrics: Callable[[], dict[str, Any]],
 ) -> None:  # fmt: skip
@@ -394,20 +392,20 @@ def test_of_several_images_that_waited_each_failure_is_logged_and_counted_under_
     metrics()
     seen = len(logs())
 
-    gremlin.fail("ecr:PutImage", "error 500", times=8)  # of the first two, past the SDK's patience
+    gremlin.fail("ecr:PutImage", "error 500", times=8)  # of the first two, including the SDK's retries
     with pytest.raises(ServiceUnavailable, match="2 failures"):
         invoke(handler, [event])
 
-    told = [line["key"] for line in logs()[seen:] if line["message"] == "Will be retried"]
-    assert told[:2] == ["app/manifests/a", "app/manifests/b"]
-    assert metrics()["RetriedLater"] == 3  # these two, and the layer's event that brings them again
+    retried = [line["key"] for line in logs()[seen:] if line["message"] == "Will be retried"]
+    assert retried[:2] == ["app/manifests/a", "app/manifests/b"]
+    assert metrics()["RetriedLater"] == 3  # these two, and the layer's event, which retries them
     assert_pullable(strict_ecr, "c", AMD64)
     gremlin.rest()
     [result] = invoke(handler, [event])
     assert [image["key"] for image in result["completed"]] == ["app/manifests/a", "app/manifests/b"]
 
 
-def test_of_several_images_that_waited_the_one_that_is_only_out_of_time_says_when_to_come_back(
+def test_running_out_of_time_outranks_other_failures_of_waiting_images(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
 ) -> None:
     event = waiting_for_a_layer(handler, s3_double, "a", "b")
@@ -420,7 +418,7 @@ def test_of_several_images_that_waited_the_one_that_is_only_out_of_time_says_whe
     assert outcomes[-1].progressed  # the layer itself was uploaded
 
 
-def test_every_place_where_a_manifest_may_arrive_has_a_note(
+def test_every_key_that_a_missing_manifest_may_have_gets_a_note(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     """Some static registries keep the children of an index under `blobs/` only."""

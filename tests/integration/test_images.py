@@ -1,4 +1,4 @@
-"""Whole images in every layout, from the objects of a bucket to what can be pulled, between the two strict doubles."""
+"""Whole images in every layout, from a bucket's objects to a pullable image, with strict doubles of S3 and ECR."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_image_in_any_layout_is_put_digest_for_digest(
+def test_an_image_in_any_layout_keeps_its_digests(
     layout: str, kind: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = KINDS[kind]
@@ -77,7 +77,7 @@ def test_an_image_in_any_layout_is_put_digest_for_digest(
     assert len(strict_ecr.calls) <= len(events)
 
 
-def test_layers_that_may_not_be_distributed_are_left_out_and_all_else_goes_untouched(
+def test_nondistributable_layers_are_left_out_and_the_rest_is_unchanged(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     zstd = b"\x28\xb5\x2f\xfd whatever"
@@ -119,7 +119,7 @@ def test_layers_that_may_not_be_distributed_are_left_out_and_all_else_goes_untou
         ),
     ],
 )
-def test_a_manifest_without_a_media_type_gets_the_one_that_it_shows(
+def test_the_media_type_of_a_manifest_without_one_is_inferred(
     members: dict[str, Any], expected: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     config = next(iter(AMD64.blobs.values()))
@@ -134,7 +134,7 @@ def test_a_manifest_without_a_media_type_gets_the_one_that_it_shows(
     assert (image.manifest.encode(), image.media_type) == (manifest, expected)
 
 
-def test_an_artifact_is_put_after_what_it_is_about_if_that_is_at_hand(
+def test_an_artifact_is_pushed_after_its_subject_if_the_layout_has_it(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     sbom = images.image([b'{"spdx": true}'], artifactType="application/spdx+json", subject=AMD64.descriptor)
@@ -150,7 +150,7 @@ def test_an_artifact_is_put_after_what_it_is_about_if_that_is_at_hand(
     assert_there(strict_ecr, sbom)
 
 
-def test_a_repository_is_made_for_an_image_where_that_is_allowed(
+def test_a_missing_repository_is_created_for_an_image_if_allowed(
     doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     empty = images.index()
@@ -163,28 +163,28 @@ def test_a_repository_is_made_for_an_image_where_that_is_allowed(
     assert_pullable(strict_ecr, "1.0", empty, "team/new")
 
 
-def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundreds(
+def test_only_missing_layers_are_uploaded_four_at_once_and_checked_in_hundreds(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = [layer(f"srv/{number}", b"x") for number in range(130)]
     built = images.image(layers)
     strict_ecr.repositories["app"].layers.update({images.digest_of(content): content for content in layers[:118]})
     at_once: list[int] = []
-    under_way = 0
+    running = 0
     lock = threading.Lock()
     push_missing = LayerPusher.push_missing
 
     def counted(*arguments: Any) -> Any:
-        nonlocal under_way
+        nonlocal running
         with lock:
-            under_way += 1
-            at_once.append(under_way)
+            running += 1
+            at_once.append(running)
         time.sleep(0.02)
         try:
             return push_missing(*arguments)
         finally:
             with lock:
-                under_way -= 1
+                running -= 1
 
     monkeypatch.setattr(LayerPusher, "push_missing", counted)
     invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
@@ -199,11 +199,11 @@ def test_only_what_ecr_lacks_is_uploaded_several_at_once_and_asked_for_in_hundre
 
 
 @pytest.mark.parametrize(("memory", "at_once"), [(256, 1), (512, 2), (1024, 4), (10240, 4)])
-def test_as_many_layers_go_at_once_as_the_memory_has_room_for(memory: int, at_once: int) -> None:
+def test_the_memory_limits_how_many_layers_are_uploaded_at_once(memory: int, at_once: int) -> None:
     assert max(1, min(4, room_for_layers(memory * 1024 * 1024))) == at_once
 
 
-def test_log_lines_of_layers_that_go_at_once_name_their_own(
+def test_log_lines_of_concurrent_layers_name_their_own_layer(
     handler: Function, s3_double: S3Double, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
@@ -219,7 +219,7 @@ def test_log_lines_of_layers_that_go_at_once_name_their_own(
     assert "upload_id" not in pushed
 
 
-def test_a_layer_that_will_never_work_ends_the_image_and_one_that_may_stops_no_other(
+def test_a_rejected_layer_fails_the_image_and_a_leased_one_does_not_stop_the_others(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(12)])
@@ -239,7 +239,7 @@ def test_a_layer_that_will_never_work_ends_the_image_and_one_that_may_stops_no_o
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
+def test_an_image_that_takes_longer_than_an_invocation_resumes_in_the_next(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = images.image([layer("srv/large", bytes(12 * SMALL_PART))])
@@ -259,7 +259,7 @@ def test_an_image_that_takes_longer_than_an_invocation_goes_on_in_the_next(
     assert strict_ecr.bytes_received == sum(map(len, built.blobs.values()))
 
 
-def test_an_image_that_has_no_time_left_is_tried_again_later_not_at_once(
+def test_an_image_without_time_left_makes_no_calls_to_ecr(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
@@ -270,27 +270,27 @@ def test_an_image_that_has_no_time_left_is_tried_again_later_not_at_once(
 
 
 @pytest.mark.parametrize("lost", ["LayersNotFoundException", "ReferencedImagesNotFoundException"])
-def test_what_ecr_cleans_up_before_the_image_is_put_comes_again(
+def test_what_ecr_deletes_before_the_image_is_pushed_is_sent_again(
     lost: str, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = MULTI_ARCH if lost.startswith("Referenced") else AMD64
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
-    found = strict_ecr.repositories["app"]
+    repository = strict_ecr.repositories["app"]
 
     def clean_up() -> None:
-        found.layers.clear()
+        repository.layers.clear()
         if lost.startswith("Referenced"):
-            found.images.clear()
+            repository.images.clear()
 
     gremlin.meddle("ecr:PutImage", clean_up, nth=len(built.manifests))
     with pytest.raises(BlobsMissing, match=lost):
         invoke(handler, [event])
-    assert found.tags == {}
+    assert repository.tags == {}
     invoke(handler, [event])
     assert_pullable(strict_ecr, "1.0", built)
 
 
-def test_many_images_and_tags_stop_in_time_and_progress(
+def test_pushing_many_images_stops_in_time_and_makes_progress(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble, outcomes: list[Outcomes]
 ) -> None:
     built = {f"v{number}": images.image([layer(f"srv/{number}", b"x")]) for number in range(6)}
@@ -309,7 +309,7 @@ def test_many_images_and_tags_stop_in_time_and_progress(
     assert late >= 2
 
 
-def test_an_image_that_has_only_been_looked_for_when_the_time_ends_is_no_progress(
+def test_only_looking_for_an_image_is_no_progress(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
@@ -321,7 +321,7 @@ def test_an_image_that_has_only_been_looked_for_when_the_time_ends_is_no_progres
     assert not outcomes[-1].progressed
 
 
-def test_a_batch_operations_task_names_no_etag_and_is_pushed_all_the_same(
+def test_a_batch_operations_task_without_an_etag_is_pushed(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     put(s3_double, "app/1.0.tar", images.docker_save_25([], AMD64))
@@ -334,7 +334,7 @@ def test_a_batch_operations_task_names_no_etag_and_is_pushed_all_the_same(
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_the_key_prefix_is_no_part_of_a_repository_but_of_every_place(
+def test_the_key_prefix_is_part_of_every_key_but_not_of_the_repository(
     doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.create("mirror/app")
@@ -350,41 +350,41 @@ def test_layers_share_the_functions_memory(
 ) -> None:
     handler = load_handler(doubled, AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
     built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
-    given: list[tuple[str, int]] = []
+    uploads: list[tuple[str, int]] = []
 
     upload = LayerUploader.upload
 
     def watched(*arguments: Any) -> str:
-        given.append((threading.current_thread().name, arguments[-1]))
+        uploads.append((threading.current_thread().name, arguments[-1]))
         time.sleep(0.02)
         return upload(*arguments)
 
     monkeypatch.setattr(LayerUploader, "upload", watched)
     invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
 
-    assert len({thread for thread, _ in given}) == 2
-    assert {memory for _, memory in given} == {256 * 1024 * 1024}
+    assert len({thread for thread, _ in uploads}) == 2
+    assert {memory for _, memory in uploads} == {256 * 1024 * 1024}
 
 
 def test_a_layer_that_ecr_has_archived_is_uploaded(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    found = strict_ecr.repositories["app"]
+    repository = strict_ecr.repositories["app"]
     digest, content = next(iter(AMD64.blobs.items()))
-    found.layers[digest] = content
-    found.archived.add(digest)
+    repository.layers[digest] = content
+    repository.archived.add(digest)
 
     invoke(handler, put_all(s3_double, images.static_registry("1.0", AMD64))[:1])
 
     assert len(strict_ecr.calls_of("CompleteLayerUpload")) == len(AMD64.blobs)
 
 
-def test_after_a_layer_that_will_never_work_no_other_is_begun(
+def test_after_a_rejected_layer_no_other_is_started(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
-    bad, in_other_hands, *_ = built.blobs
+    bad, leased, *_ = built.blobs
     put(s3_double, f"app/blobs/{bad}", b"other")
     push_missing = LayerPusher.push_missing
 
@@ -393,12 +393,12 @@ def test_after_a_layer_that_will_never_work_no_other_is_begun(
         return push_missing(pusher, blob, repository, digest, memory)
 
     monkeypatch.setattr(LayerPusher, "push_missing", slow)
-    with handler.leases.layer((None, "app"), in_other_hands), pytest.raises(DigestMismatch, match=f"layer {bad}"):
+    with handler.leases.layer((None, "app"), leased), pytest.raises(DigestMismatch, match=f"layer {bad}"):
         invoke(handler, [event])
     assert len(strict_ecr.calls_of("CompleteLayerUpload")) < 20
 
 
-def test_an_image_whose_layers_take_all_of_the_time_progresses(
+def test_an_image_whose_layers_take_all_the_time_makes_progress(
     handler: Function, gremlin: Gremlin, s3_double: S3Double, outcomes: list[Outcomes]
 ) -> None:
     event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
@@ -410,7 +410,7 @@ def test_an_image_whose_layers_take_all_of_the_time_progresses(
     assert outcomes[-1].progressed
 
 
-def test_the_manifests_of_an_image_have_a_limit(
+def test_the_total_size_of_an_images_manifests_is_limited(
     handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3_to_ecr.push.image._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
@@ -419,8 +419,10 @@ def test_the_manifests_of_an_image_have_a_limit(
         invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
 
 
-def test_an_artifact_manifest_names_its_blobs(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
-    """The one of OCI 1.1's release candidates, which ORAS has written."""
+def test_the_blobs_of_an_artifact_manifest_are_uploaded(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    """OCI 1.1's release candidates had this kind of manifest, and ORAS wrote it."""
     blob = b"sbom"
     kind = "application/vnd.oci.artifact.manifest.v1+json"
     document = {"schemaVersion": 2, "mediaType": kind, "blobs": [images.blob_descriptor(blob, "x")]}
@@ -437,7 +439,7 @@ def test_every_result_has_the_key_of_its_event(handler: Function, s3_double: S3D
     assert [result["key"] for result in invoke(handler, put_all(s3_double, files, ""))] == list(files)
 
 
-def test_a_link_may_end_its_line(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
+def test_a_link_may_end_with_a_newline(handler: Function, s3_double: S3Double, strict_ecr: EcrDouble) -> None:
     files = images.registry_storage("app", "1.0", AMD64)
     *_, last = put_all(
         s3_double, {path: content + b"\n" * path.endswith("link") for path, content in files.items()}, ""
@@ -448,9 +450,7 @@ def test_a_link_may_end_its_line(handler: Function, s3_double: S3Double, strict_
     assert_pullable(strict_ecr, "1.0", AMD64)
 
 
-def test_a_blob_that_is_too_large_for_a_manifest_is_not_read_to_see_whether_it_is_one(
-    handler: Function, s3_double: S3Double
-) -> None:
+def test_a_blob_too_large_for_a_manifest_is_read_once(handler: Function, s3_double: S3Double) -> None:
     content = bytes(4_194_305)
 
     invoke(handler, [put(s3_double, f"app/{images.blob_path(images.digest_of(content))}", content)])
@@ -459,7 +459,7 @@ def test_a_blob_that_is_too_large_for_a_manifest_is_not_read_to_see_whether_it_i
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_an_image_with_several_layers_that_run_out_of_time_progresses(
+def test_an_image_with_several_layers_that_run_out_of_time_makes_progress(
     handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcomes]
 ) -> None:
     built = images.image([layer(f"srv/{number}", bytes(12 * SMALL_PART)) for number in range(2)])

@@ -1,4 +1,4 @@
-"""Images written by skopeo, umoci and a real registry, mirrored, and pulled back by skopeo, digest for digest."""
+"""Images written by skopeo, umoci and a real registry are mirrored, and skopeo pulls them with the same digests."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ MULTI_ARCH = images.index(
     images.image([layer("srv/one", b"one"), layer("srv/two", b"two")]),
     images.image([layer("srv/one", b"one"), layer("srv/arm", b"arm")], architecture="arm64"),
 )
-# As large as a layer of several parts.
+# Its layer takes several parts.
 LARGE = images.image([gzipped_layer(12_000_000)], layer_type="application/vnd.oci.image.layer.v1.tar+gzip")
 
 
 def run(*command: str, **environment: str) -> bytes:
-    """What a tool prints, away from proxies, the user's account and AWS' certificates."""
+    """Runs a tool without proxies and AWS settings, and returns its output."""
     needed(shutil.which(command[0]) is not None, f"{command[0]} is not installed: .ci/run installs it")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(
@@ -52,14 +52,14 @@ def run(*command: str, **environment: str) -> bytes:
 
 
 def copy(source: str, destination: str, *options: str) -> None:
-    """`skopeo copy`, of images that keep their digests unless an option says otherwise."""
+    """Runs `skopeo copy`. Images keep their digests unless an option changes them."""
     tls = ["--src-tls-verify=false"] * source.startswith("docker:")
     tls += ["--dest-tls-verify=false"] * destination.startswith("docker:")
     run("skopeo", "copy", "--insecure-policy", "--quiet", *tls, *options, source, destination)
 
 
 def inspect(reference: str, *options: str) -> bytes:
-    """The exact bytes of a manifest, or what else `skopeo inspect` is asked for."""
+    """The exact bytes of a manifest, or what `skopeo inspect` prints with other options."""
     tls = ["--tls-verify=false"] * reference.startswith("docker:")
     return run("skopeo", "inspect", *tls, *(options or ["--raw"]), reference)
 
@@ -71,8 +71,8 @@ def digest(reference: str) -> str:
 def files_in(folder: Path) -> Files:
     """The files below a folder, `index.json` first: the worst order."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-    return dict(sorted(found.items(), key=lambda item: item[0] != "index.json"))
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return dict(sorted(contents.items(), key=lambda item: item[0] != "index.json"))
 
 
 def write(folder: Path, files: Files) -> Path:
@@ -84,7 +84,7 @@ def write(folder: Path, files: Files) -> Path:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket on moto that tells its queue of every object, and the function behind that queue."""
+    """A bucket on moto, the queue that gets its events, and the function behind that queue."""
 
     stack: Stack
     name: str
@@ -102,16 +102,16 @@ class Bucket:
         return events
 
     def drain(self) -> list[dict[str, Any]]:
-        """The events that have been sent."""
-        found: list[MessageTypeDef] = []
+        """Removes the events from the queue, and returns them."""
+        received: list[MessageTypeDef] = []
         while messages := self.stack.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 self.stack.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-            found += messages
-        return [event for event in (json.loads(message["Body"]) for message in found) if "Records" in event]
+            received += messages
+        return [event for event in (json.loads(message["Body"]) for message in received) if "Records" in event]
 
     def invoke(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each event in turn. What waits is put by a later one, so that nothing is delivered again."""
+        """Handles each event once. A later event pushes the images that wait."""
         results = []
         for event in events:
             with suppress(BlobsMissing):
@@ -159,7 +159,7 @@ TAGS = ["umoci", "multi", "large", "zstd"]
 
 
 def assert_pulled(source: str, ecr: str, tag: str, folder: Path) -> None:
-    """The manifest is the source's byte for byte, and skopeo, which verifies every digest, pulls all of it."""
+    """The manifest is the source's byte for byte. skopeo pulls the whole image and verifies every digest."""
     assert inspect(f"{ecr}:{tag}") == inspect(source)
     pulled = folder / f"pulled-{tag}"
     pulled.mkdir(parents=True)
@@ -168,7 +168,7 @@ def assert_pulled(source: str, ecr: str, tag: str, folder: Path) -> None:
 
 
 def assert_repeat_is_free(bucket: Bucket, events: list[dict[str, Any]], strict_ecr: EcrDouble) -> None:
-    """The second delivery of every event sends no byte and fails nothing."""
+    """The second delivery of every event sends no byte, and none fails."""
     strict_ecr.calls.clear()
     for event in events:
         [result] = bucket.handler.lambda_handler(event, Invocation())["results"]
@@ -176,7 +176,7 @@ def assert_repeat_is_free(bucket: Bucket, events: list[dict[str, Any]], strict_e
     assert set(strict_ecr.operations) <= {"BatchGetImage", "BatchCheckLayerAvailability"}
 
 
-def test_an_oci_layout_that_is_synced_in_the_worst_order(
+def test_an_oci_layout_that_is_synced_in_the_worst_order_is_mirrored(
     layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
 ) -> None:
     events: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ def test_an_oci_layout_that_is_synced_in_the_worst_order(
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_an_oci_archive(
+def test_an_oci_archive_is_mirrored(
     tag: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
 ) -> None:
     archive = tmp_path / "image.tar"
@@ -224,7 +224,9 @@ def assert_same_config_and_diff_ids(source: str, pulled: str, folder: Path) -> N
     copy(pulled, f"oci:{folder / 'pulled'}:image")
 
 
-def test_docker_save_of_the_old_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+def test_docker_save_before_docker_25_keeps_its_config_and_layers(
+    bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
     [image, _] = MULTI_ARCH.children
     archive = write(tmp_path, {"save.tar": images.docker_save(["app:1.0"], image)}) / "save.tar"
 
@@ -234,7 +236,9 @@ def test_docker_save_of_the_old_generation(bucket: Bucket, ecr: str, strict_ecr:
     assert_repeat_is_free(bucket, events, strict_ecr)
 
 
-def test_docker_save_of_the_new_generation(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+def test_docker_save_since_docker_25_is_mirrored(
+    bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
     [image, _] = MULTI_ARCH.children
     archive = write(tmp_path, {"save.tar": images.docker_save_25(["app:1.0"], image)}) / "save.tar"
 
@@ -246,7 +250,7 @@ def test_docker_save_of_the_new_generation(bucket: Bucket, ecr: str, strict_ecr:
 
 @contextmanager
 def docker_registry(stack: Stack, bucket: str, folder: Path) -> Iterator[str]:
-    """Debian's docker-registry, its storage in a bucket; gives its address."""
+    """Debian's docker-registry with its storage in a bucket. Yields its address."""
     needed(shutil.which("docker-registry") is not None, "docker-registry is not installed: .ci/run installs it")
     port = free_port()
     storage = {
@@ -265,7 +269,7 @@ def docker_registry(stack: Stack, bucket: str, folder: Path) -> Iterator[str]:
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     (folder / "registry.yml").write_text(json.dumps(config))
-    # With AWS_CA_BUNDLE it would not even start.
+    # It does not start with AWS_CA_BUNDLE.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     process = subprocess.Popen(
         ["docker-registry", "serve", str(folder / "registry.yml")],  # noqa: S607 (the machine's)
@@ -289,7 +293,7 @@ def docker_registry(stack: Stack, bucket: str, folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_what_is_pushed_to_a_self_hosted_registry_is_mirrored_by_its_buckets_own_events(
+def test_images_in_a_self_hosted_registry_are_mirrored_by_its_buckets_events(
     layout: Path, bucket: Bucket, stack: Stack, strict_ecr: EcrDouble, tmp_path: Path
 ) -> None:
     strict_ecr.create("team/app", "other")
@@ -298,7 +302,7 @@ def test_what_is_pushed_to_a_self_hosted_registry_is_mirrored_by_its_buckets_own
         for tag in TAGS:
             copy(f"oci:{layout}:{tag}", f"{registry}/team/app:{tag}", "--all")
         copy(f"oci:{layout}:multi", f"{registry}/team/app:docker", "--all", "--format", "v2s2")
-        # A blob that the registry has already is only linked.
+        # The registry has these blobs already, so it only links them.
         copy(f"{registry}/team/app:large", f"{registry}/other:large")
         events = bucket.drain()
         results = bucket.invoke(events)
@@ -309,13 +313,13 @@ def test_what_is_pushed_to_a_self_hosted_registry_is_mirrored_by_its_buckets_own
             assert_pulled(f"{registry}/{repository}:{tag}", f"{ecr}/{repository}", tag, tmp_path / repository)
         assert_repeat_is_free(bucket, events, strict_ecr)
 
-        # A tag that moves, moves.
+        # A tag that moves in the registry moves in ECR.
         copy(f"{registry}/team/app:umoci", f"{registry}/team/app:large")
         bucket.invoke(bucket.drain())
         assert_pulled(f"{registry}/team/app:umoci", f"{ecr}/team/app", "large", tmp_path / "moved")
 
 
-def test_static_registry_paths(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
+def test_a_static_registry_is_mirrored(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
     ours = {"multi": MULTI_ARCH, "large": LARGE}
     layout = write(tmp_path / "ours", images.oci_layout(ours))
     for tag, built in ours.items():
