@@ -1,4 +1,4 @@
-"""S3 Batch Operations: objects that were in the bucket before the function was."""
+"""S3 Batch Operations: objects that are older than the function."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def job(version: str, *keys: str, version_id: str | None = None) -> dict[str, An
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_a_job_is_told_what_became_of_every_object(
+def test_a_job_gets_a_result_for_every_object(
     version: str, doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     handler = load_handler(doubled)
     content = Pattern(11)
     for key in ("app/good + Ä", "app/unlucky", "nowhere/lost"):
         s3_double.objects[key] = Stored(content)
-    # The second object's upload is the second that is begun: the third has no repository to begin one in.
+    # The second upload is that of app/unlucky.
     strict_ecr.faults.add("InitiateLayerUpload", Fault("RepositoryBusyException"), nth=2)
 
     answer = handler.lambda_handler(job(version, "app/good + Ä", "app/unlucky", "nowhere/lost", "app/"), Invocation())
@@ -53,7 +53,7 @@ def test_a_job_is_told_what_became_of_every_object(
     assert strict_ecr.content_of("app", content.digest) == content.slice(0, 11)
 
 
-def test_a_job_has_to_ask_s3_once_for_what_an_event_tells(
+def test_a_job_needs_one_head_request_for_what_an_event_contains(
     doubled: dict[str, str], load_handler: Load, s3_double: S3Double
 ) -> None:
     handler = load_handler(doubled)
@@ -61,7 +61,7 @@ def test_a_job_has_to_ask_s3_once_for_what_an_event_tells(
 
     handler.lambda_handler(job("1.0", "app/x"), Invocation())
 
-    # It then reads the version that it was told of, whatever becomes of the key meanwhile.
+    # It then reads the version that HEAD returned, even if the key is overwritten.
     assert [(read.method, read.version_id) for read in s3_double.reads] == [("HEAD", None), ("GET", "v7")]
 
 
@@ -82,7 +82,7 @@ def test_the_sample_events_upload_their_samples(
     }
 
 
-def test_what_an_event_has_brought_is_passed_over(stack: Stack, load_handler: Load) -> None:
+def test_a_job_skips_what_an_event_has_uploaded(stack: Stack, load_handler: Load) -> None:
     key = f"{REPOSITORY}/{uuid.uuid4().hex}"
     put = stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"brought by an event")
     s3_object = {"key": key, "eTag": put["ETag"], "size": 19, "versionId": put["VersionId"], "sequencer": "0A"}

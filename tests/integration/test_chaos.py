@@ -1,6 +1,6 @@
-"""Nothing is lost: faults at every call, outages, killed processes, duplicated and reordered events side by side.
+"""Faults at every call, outages, killed processes, and repeated and reordered events lose nothing.
 
-All of it is seeded: what happens to which call is the same in every run.
+All of it is seeded: the same calls fail in every run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def other(doubled: dict[str, str], load_handler: Load) -> Function:
-    """Another invocation's, beside the `handler`."""
+    """The handler of another invocation."""
     return load_handler(doubled)
 
 
@@ -47,7 +47,7 @@ def known(request: pytest.FixtureRequest) -> bool:
 
 
 class Layer:
-    """A layer in the bucket, one like no other, and the message about it."""
+    """A unique layer in the bucket, and the message about it."""
 
     def __init__(self, s3: S3Double, name: str, *, known: bool, size: int = SIZE) -> None:
         content = Pattern(size, seed=int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
@@ -60,18 +60,18 @@ class Layer:
 
 
 def deliver(handler: Function, layer: Layer, ecr: EcrDouble) -> int:
-    """Delivers the message until it is done with, and returns how often that was. Nothing waits for a lease to end."""
+    """Delivers the message until it succeeds, and returns the number of deliveries. Leases end between them."""
     for delivery in range(1, 6):
         answer = handler.lambda_handler(layer.message, Invocation())
         if answer == {"batchItemFailures": []}:
             assert ecr.content_of("app", layer.digest) == layer.content
             return delivery
         handler.let_leases_end()
-    raise AssertionError("the message does not get done")
+    raise AssertionError("the message never succeeds")
 
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
-def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
+def test_any_single_fault_at_any_call_costs_at_most_one_part(
     fault: str, known: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     deliver(handler, Layer(s3_double, "undisturbed", known=known), strict_ecr)
@@ -91,7 +91,7 @@ def test_any_single_fault_at_any_call_costs_one_part_at_the_most(
 
 @pytest.mark.parametrize("fault", ["error 500", "cut after"])
 @pytest.mark.parametrize("service", ["ecr", "s3", "dynamodb", "*"])
-def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
+def test_an_outage_that_begins_at_any_call_loses_no_progress(
     service: str,
     fault: str,
     known: bool,
@@ -110,15 +110,15 @@ def test_an_outage_that_begins_at_any_call_costs_no_byte_that_was_sent(
         handler.let_leases_end()
         deliver(handler, layer, strict_ecr)
 
-        # The SDK sends a part four times in an outage, and the next delivery may ask ECR by a part where it stands.
+        # In an outage, the SDK sends a part four times. The next delivery may send one to learn ECR's position.
         assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, nth
 
 
 @pytest.mark.parametrize("fault", ANY_FAULT)
-def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
+def test_a_call_that_fails_after_all_sdk_retries_costs_at_most_one_part(
     fault: str, known: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """Four times in a row is one failure of ours; everything after it goes well again."""
+    """Four failures in a row exhaust the SDK's retries. All later calls succeed."""
     for service in ("ecr", "s3", "dynamodb"):
         for nth in range(1, 8):
             gremlin.rest()
@@ -130,18 +130,18 @@ def test_a_call_that_fails_past_the_sdks_patience_costs_one_part_at_the_most(
             assert strict_ecr.bytes_received <= SIZE + (4 if "after" in fault else 1) * PART, (service, nth)
 
 
-def test_a_layer_whose_process_is_killed_fifty_times_goes_through(
+def test_a_layer_whose_process_is_killed_fifty_times_is_uploaded(
     known: bool, doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     size = 400 * PART + 1
-    chance = random.Random(4)  # noqa: S311 (nobody's secret)
+    chance = random.Random(4)  # noqa: S311 (not a secret)
     layer = Layer(s3_double, "large", known=known, size=size)
     worker = Worker(doubled)
     kills = 0
     answer: Any = "killed"
     while answer == "killed":
         kill = (chance.randrange(1, 40), chance.choice(["before", "after"])) if kills < 60 else None
-        # Each time, the lease of the one before has ended.
+        # Each time, the lease of the killed process has ended.
         answer = worker.invoke(layer.message, kill, clock=kills * (LEASE_SECONDS + 1))
         kills += answer == "killed"
     worker.close()
@@ -153,7 +153,7 @@ def test_a_layer_whose_process_is_killed_fifty_times_goes_through(
     assert len(strict_ecr.calls_of("CompleteLayerUpload")) <= kills + 1
 
 
-def test_a_killed_processs_layer_waits_for_its_lease_to_end(
+def test_the_layer_of_a_killed_process_waits_for_its_lease_to_end(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     layer = Layer(s3_double, "waits", known=True)
@@ -178,17 +178,17 @@ def test_of_two_invocations_for_one_layer_one_uploads_and_the_other_waits(
     gremlin.meddle("ecr:UploadLayerPart", meanwhile, times=4)
     assert handler.lambda_handler(layer.message, Invocation()) == {"batchItemFailures": []}
 
-    # At every part of the first, the second found it at work, and its message waits.
+    # During every part, the other invocation found the lease taken, and put its message back.
     assert answers == [{"batchItemFailures": [{"itemIdentifier": "message-1"}]}] * 4
     assert other.lambda_handler(layer.notification, Invocation())["results"][0]["action"] == "skipped"
     assert strict_ecr.spans == [(0, 999), (1000, 1999), (2000, 2999), (3000, 3499)]
     assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-def test_a_layer_that_another_has_finished_just_now_is_not_sent_again(
+def test_a_layer_that_another_invocation_has_just_finished_is_not_sent_again(
     known: bool, handler: Function, other: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """The second looks for the layer in vain, is overtaken by the whole upload, and only then takes the lease."""
+    """The whole upload happens after the other invocation has looked for the layer, and before it takes the lease."""
     layer = Layer(s3_double, "overtaken", known=known)
     gremlin = Gremlin(other.clients)
     gremlin.meddle("dynamodb:UpdateItem", lambda: handler.lambda_handler(layer.message, Invocation()))
@@ -199,20 +199,20 @@ def test_a_layer_that_another_has_finished_just_now_is_not_sent_again(
     assert len(strict_ecr.spans) == 4
 
 
-def test_500_objects_arrive_once_each_however_their_events_come(
+def test_500_objects_with_repeated_and_reordered_events_are_uploaded_once_each(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """Events that come up to three times, in any order, to four processes at once; some layers under several keys."""
-    chance = random.Random(500)  # noqa: S311 (nobody's secret)
+    """Each event is delivered up to three times, in any order, to four processes. Some layers have several keys."""
+    chance = random.Random(500)  # noqa: S311 (not a secret)
     layers = [
         Layer(s3_double, f"layer {number}", known=number % 2 == 0, size=chance.choice([99, 999, 1000, 1001, 2500]))
         for number in range(450)
     ]
     messages = [layer.message for layer in layers]
-    for again in layers[0:100:2]:  # the same content, as the registry API names it
-        key = f"app/blobs/{again.digest}"
-        s3_double.objects[key] = s3_double.objects[again.key]
-        notification = put_event(key, len(again.content), s3_double.objects[key].etag)
+    for repeated in layers[0:100:2]:  # the same content under the key of a static registry
+        key = f"app/blobs/{repeated.digest}"
+        s3_double.objects[key] = s3_double.objects[repeated.key]
+        notification = put_event(key, len(repeated.content), s3_double.objects[key].etag)
         messages.append({"Records": [sqs_message(json.dumps(notification))]})
     assert len(messages) == 500
     waiting = [message for message in messages for _ in range(chance.randint(1, 3))]
@@ -220,25 +220,25 @@ def test_500_objects_arrive_once_each_however_their_events_come(
     run_side_by_side(doubled, waiting, lambda message: message)
 
     assert strict_ecr.repositories["app"].layers == {layer.digest: layer.content for layer in layers}
-    # Every layer was sent once: one upload, one completion, and not a byte more than it has.
+    # Every layer was sent once: one upload, one completion, and no byte twice.
     assert len(strict_ecr.calls_of("InitiateLayerUpload")) == len(layers)
     assert len(strict_ecr.calls_of("CompleteLayerUpload")) == len(layers)
     assert strict_ecr.bytes_received == sum(len(layer.content) for layer in layers)
 
 
 def run_side_by_side(environment: dict[str, str], waiting: list[T], message: Callable[[T], dict[str, Any]]) -> None:
-    """Lets four processes take the messages of what is waiting, and put back what they could not do."""
+    """Lets four processes handle the messages of the `waiting` items, and put back the items that fail."""
     left: queue.SimpleQueue[T] = queue.SimpleQueue()
-    for one in waiting:
-        left.put(one)
+    for item in waiting:
+        left.put(item)
 
     def work() -> None:
         worker = Worker(environment)
         with suppress(queue.Empty):
             while True:
-                one = left.get_nowait()
-                if worker.invoke(message(one)) != {"batchItemFailures": []}:
-                    left.put(one)
+                item = left.get_nowait()
+                if worker.invoke(message(item)) != {"batchItemFailures": []}:
+                    left.put(item)
                     time.sleep(0.01)
         worker.close()
 
@@ -250,7 +250,7 @@ def run_side_by_side(environment: dict[str, str], waiting: list[T], message: Cal
     assert left.empty()
 
 
-def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
+def test_an_invocation_that_hangs_past_its_lease_does_not_disturb_the_next_one(
     known: bool, handler: Function, gremlin: Gremlin, other: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     other.let_leases_end()
@@ -265,12 +265,12 @@ def test_one_that_hangs_past_its_lease_undoes_nothing_of_the_one_that_took_over(
     [result] = other.lambda_handler(layer.notification, Invocation())["results"]
 
     assert (result["action"], result["digest"]) == ("skipped", layer.digest)
-    # The other had to ask where the upload stood, with the first part; and the one that hung sent its own too late.
+    # The other sends the first part to learn ECR's position. The one that hangs sends its part too late.
     assert strict_ecr.bytes_received <= SIZE + 2 * PART
     assert len(strict_ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
+def test_a_finished_layer_leaves_a_row_without_progress(
     stack: Stack, doubled: dict[str, str], handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for known in (True, False):
@@ -281,8 +281,8 @@ def test_a_layer_that_is_done_leaves_a_row_with_nothing_to_go_on_with(
     assert [set(row) for row in left] == [{"id", "repository", "layer", "taken", "expiration"}] * 2
 
 
-def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: dict[str, str]) -> None:
-    """Which is DynamoDB's doing; here, that of the stand-in for it."""
+def test_only_one_of_several_invocations_gets_a_lease(stack: Stack, fresh: dict[str, str]) -> None:
+    """DynamoDB ensures this; here, its stand-in does."""
     leases = Leases(stack.dynamodb, fresh["STATE_TABLE"])
     for number in range(10):
         together, holding = threading.Barrier(8), threading.Barrier(8)
@@ -305,7 +305,7 @@ def test_of_several_that_want_a_lease_at_once_one_gets_it(stack: Stack, fresh: d
         assert got == [True]
 
 
-def test_a_lease_is_on_a_layer_in_one_registry(
+def test_a_lease_covers_a_layer_in_one_registry(
     doubled: dict[str, str], load_handler: Load, s3_double: S3Double
 ) -> None:
     handler = load_handler(doubled, ECR_REGISTRY_ID="123456789012")

@@ -1,4 +1,4 @@
-"""From an object in the bucket, by the event that S3 itself sends, to a layer in ECR; all of it on moto."""
+"""From an object in the bucket, through the event that S3 sends, to a layer in ECR. All of it runs on moto."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def available(stack: Stack, repository: str, digest: str) -> bool:
 
 
 def messages_about(stack: Stack, key: str) -> list[MessageTypeDef]:
-    """The messages that S3 sent about one object. Those about others are of other tests, and go."""
-    found: list[MessageTypeDef] = []
+    """The messages that S3 sent about one object. Other tests' messages are deleted."""
+    matching: list[MessageTypeDef] = []
     while messages := stack.sqs.receive_message(QueueUrl=stack.queue_url, MaxNumberOfMessages=10).get("Messages"):
         for message in messages:
             stack.sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
-        found += [message for message in messages if key.rsplit("/", 1)[-1] in message["Body"]]
-    return found
+        matching += [message for message in messages if key.rsplit("/", 1)[-1] in message["Body"]]
+    return matching
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def key() -> str:
     return f"{REPOSITORY}/{uuid.uuid4().hex}.tar.gz"
 
 
-def test_an_object_becomes_a_layer_by_the_event_that_s3_sends(
+def test_the_event_that_s3_sends_uploads_the_object_as_a_layer(
     stack: Stack, load_handler: Load, key: str, context: Invocation, metrics: Callable[[], dict[str, Any]]
 ) -> None:
     body = gzipped_layer(12 * MIB)
@@ -130,7 +130,7 @@ def test_every_sample_event_uploads_its_sample(
 @pytest.mark.parametrize(
     "layout", ["oci-layout", "static-registry", "registry-storage", "docker-save", "docker-save-25"]
 )
-def test_the_sample_event_of_every_layout_puts_its_image(
+def test_the_sample_event_of_every_layout_pushes_its_image(
     stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation, layout: str
 ) -> None:
     put_samples(stack.s3)
@@ -174,9 +174,7 @@ def test_the_same_event_over_another_carrier_uploads_nothing_again(
     assert handler.lambda_handler(eventbridge, context)["results"][0]["action"] == "skipped"
 
 
-def test_a_missing_repository_is_created_where_that_is_allowed(
-    stack: Stack, load_handler: Load, context: Invocation
-) -> None:
+def test_a_missing_repository_is_created_if_allowed(stack: Stack, load_handler: Load, context: Invocation) -> None:
     repository = f"team/new-{uuid.uuid4().hex}"
     stack.s3.put_object(Bucket=BUCKET, Key=f"{repository}/layer", Body=b"layer")
     [message] = messages_about(stack, repository.rsplit("/", maxsplit=1)[-1])
@@ -205,7 +203,7 @@ def test_a_layer_whose_repository_was_emptied_is_uploaded_again_by_the_same_even
         stack.ecr.delete_repository(repositoryName=repository)
 
 
-def test_the_same_event_for_another_destination_is_other_work(
+def test_the_same_event_for_another_destination_is_uploaded_again(
     stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Invocation
 ) -> None:
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"twice")
@@ -225,7 +223,7 @@ def test_the_same_event_for_another_destination_is_other_work(
 
 
 @pytest.mark.parametrize("member", ["versionId", "eTag", "sequencer"])
-def test_every_write_to_a_key_is_work_of_its_own(
+def test_every_write_to_a_key_is_uploaded(
     stack: Stack, fresh: dict[str, str], load_handler: Load, key: str, context: Invocation, member: str
 ) -> None:
     handler = load_handler(fresh)
@@ -233,8 +231,8 @@ def test_every_write_to_a_key_is_work_of_its_own(
         # The same bytes for another version or sequencer; other bytes for another ETag.
         body = f"write {number}".encode() if member == "eTag" else b"write"
         put = stack.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-        told = {"versionId": put["VersionId"], "eTag": put["ETag"].strip('"'), "sequencer": f"{number}"}
-        s3_object = {"key": key, "size": len(body), "eTag": told["eTag"], member: told[member]}
+        values = {"versionId": put["VersionId"], "eTag": put["ETag"].strip('"'), "sequencer": f"{number}"}
+        s3_object = {"key": key, "size": len(body), "eTag": values["eTag"], member: values[member]}
         record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": BUCKET}, "object": s3_object}}
 
         for action in ("uploaded", "skipped"):
@@ -257,7 +255,7 @@ def test_settings_decide_where_a_layer_goes(stack: Stack, load_handler: Load, co
     assert available(stack, f"mirror/base-{name}", digest_of(b"layer"))
 
 
-def test_every_line_of_an_objects_log_tells_which_object(
+def test_every_log_line_names_its_object(
     stack: Stack, load_handler: Load, key: str, context: Invocation, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"logged")
@@ -275,7 +273,7 @@ def test_every_line_of_an_objects_log_tells_which_object(
         assert line["upload_id"]
         assert line["function_request_id"] == context.aws_request_id
     assert first[-1]["digest"] == digest_of(b"logged")
-    # Nothing of the first object is left in the line of the next.
+    # The line of the next object has nothing of the first.
     [second] = [line for line in logs() if line.get("key") != key]
     assert (second["message"], second["key"]) == ("Ignored", f"{key}/")
     assert not {"repository", "digest", "upload_id"} & set(second)

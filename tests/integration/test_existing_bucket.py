@@ -1,4 +1,4 @@
-"""A registry's bucket that was there before the stack: its events come through EventBridge, by the template's rule."""
+"""A registry's bucket that is older than the stack. The template's EventBridge rule delivers its events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.template.rendering import deployed, properties, read_template
 BUILT = images.image([layer("srv/hello", b"Hello, registry!\n")])
 
 
-def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_brings(
+def test_an_existing_registrys_image_is_mirrored_through_the_eventbridge_rule(
     stack: Stack, fresh: dict[str, str], load_handler: Load
 ) -> None:
     name = f"registry-{uuid.uuid4().hex[:12]}"
@@ -50,13 +50,13 @@ def test_an_existing_registrys_image_is_mirrored_by_the_events_that_the_rule_bri
     keys = take_all(stack, queue, handler)
 
     assert set(keys) == stored.keys()
-    found = stack.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "1.0"}])["imageDetails"]
-    assert [image["imageDigest"] for image in found] == [BUILT.digest]
+    tagged = stack.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "1.0"}])["imageDetails"]
+    assert [image["imageDigest"] for image in tagged] == [BUILT.digest]
     events.close()
 
 
 def take_all(stack: Stack, queue: str, handler: Function) -> list[str]:
-    """Hands every message to the function, until there has been none for a second. Returns the objects' keys."""
+    """Hands messages to the function until none has arrived for a second. Returns the objects' keys."""
     keys: list[str] = []
     quiet = time.monotonic() + 1
     while time.monotonic() < quiet:

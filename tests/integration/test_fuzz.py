@@ -1,4 +1,4 @@
-"""Whatever arrives, in whatever shape and about whatever key: an answer, or an error of our own tree."""
+"""Any event, of any shape and with any key, gets an answer or an error of our own tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import Load, sqs_message
 from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, S3Double, Stored
 
-# Of all of Unicode, halves of characters, too, which JSON can name.
+# All of Unicode, including lone surrogates, which JSON can express.
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=40)
 HEX = st.text("0123456789abcdef", min_size=63, max_size=65)
 KEYS = st.one_of(
@@ -31,7 +31,7 @@ KEYS = st.one_of(
 
 
 def quote_any(key: str) -> str:
-    """As S3 encodes a key, but for half characters, which it cannot have."""
+    """Encodes an ASCII key as S3 does. Lone surrogates cannot be encoded, so other keys stay as they are."""
     return quote_plus(key, safe="/", errors="replace") if key.isascii() else key
 
 
@@ -79,21 +79,21 @@ JOBS = st.fixed_dictionaries({
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[Any]) -> Any:
-    """Something whole, or one in which a member somewhere is missing, or is anything."""
-    found = draw(whole)
+    """A whole value, or one in which some member is missing or replaced."""
+    value = draw(whole)
     place, member = None, None
-    while isinstance(found if place is None else place[member], (dict, list)) and draw(st.booleans()):
-        place = found if place is None else place[member]
+    while isinstance(value if place is None else place[member], (dict, list)) and draw(st.booleans()):
+        place = value if place is None else place[member]
         if not place:
-            return found
+            return value
         member = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
     if place is None:
-        return found
+        return value
     if draw(st.booleans()):
         place[member] = draw(JSON)
     else:
         del place[member]
-    return found
+    return value
 
 
 NOTIFICATION = st.one_of(
@@ -114,7 +114,7 @@ def handler(doubled: dict[str, str], load_handler: Load) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _every_object_is_there(s3_double: S3Double, monkeypatch: pytest.MonkeyPatch) -> None:
+def _every_object_exists(s3_double: S3Double, monkeypatch: pytest.MonkeyPatch) -> None:
     class Everything(dict[str, Stored]):
         def get(self, *_: Any) -> Any:
             return Stored(Bytes(b"bytes"), etag="e7a6")
@@ -131,7 +131,7 @@ def _every_object_is_there(s3_double: S3Double, monkeypatch: pytest.MonkeyPatch)
         ]
     }
 )
-def test_any_event_ends_in_an_answer_or_an_error_of_ours(handler: Function, event: Any) -> None:
+def test_any_event_gets_an_answer_or_an_error_of_our_own(handler: Function, event: Any) -> None:
     errors: list[Exception] = []
     try:
         answer = handler.lambda_handler(event, Invocation())
@@ -149,7 +149,7 @@ def test_any_event_ends_in_an_answer_or_an_error_of_ours(handler: Function, even
 def test_any_message_is_done_reported_or_put_back(handler: Function, body: str) -> None:
     answer = handler.lambda_handler({"Records": [sqs_message(body)]}, Invocation())
 
-    # All calls go well, so there is nothing to wait for.
+    # All calls succeed, so nothing has to be retried.
     assert answer == {"batchItemFailures": []}
 
 
@@ -159,6 +159,6 @@ def test_any_job_is_answered_or_refused(handler: Function, event: Any) -> None:
     try:
         answer = handler.lambda_handler(event, Invocation())
     except MalformedEvent:
-        return  # there was nobody to answer
-    told = [result.get("resultString", result) for result in answer["results"]]
-    assert not [text for text in told if "Unexpected" in text]
+        return  # such a job cannot be answered
+    results = [result.get("resultString", result) for result in answer["results"]]
+    assert not [text for text in results if "Unexpected" in text]

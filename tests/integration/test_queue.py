@@ -30,7 +30,7 @@ DELIVERIES = 6
 
 
 class Queues:
-    """A work queue whose messages go to the dead-letter queue after so many `deliveries`, and Lambda at its end."""
+    """A work queue whose messages go to the dead-letter queue after this number of `deliveries`."""
 
     def __init__(self, sqs: SQSClient, deliveries: int) -> None:
         self._sqs = sqs
@@ -43,7 +43,7 @@ class Queues:
         self._sqs.send_message(QueueUrl=self.work, MessageBody=body)
 
     def deliver(self, handler: Function, invocation: Invocation | None = None) -> int:
-        """Hands the messages that are visible to the handler, deletes those that it did, and returns how many came."""
+        """Hands visible messages to the handler, deletes those that succeed, and returns how many there were."""
         received = self._sqs.receive_message(
             QueueUrl=self.work, MaxNumberOfMessages=10, AttributeNames=["ApproximateReceiveCount"]
         ).get("Messages", [])
@@ -62,26 +62,26 @@ class Queues:
             self._last = record["receiptHandle"]
         return len(received)
 
-    def wait_no_longer(self) -> None:
+    def end_delay(self) -> None:
         """Makes the last message visible, as if its delay were over."""
         self._sqs.change_message_visibility(QueueUrl=self.work, ReceiptHandle=self._last, VisibilityTimeout=0)
 
     @property
     def left(self) -> tuple[int, int]:
-        """How many messages are on the work queue: visible, and waiting."""
+        """How many messages are on the work queue: visible, and delayed."""
         return messages_left(self._sqs, self.work)
 
     def reports(self) -> list[dict[str, Any]]:
-        """The dead letters: the attributes of each, with its body. They are taken from their queue."""
+        """Deletes the dead letters from their queue, and returns the attributes and body of each."""
         received = self._sqs.receive_message(
             QueueUrl=self.dead_letters, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         )
-        found = []
+        reports = []
         for message in received.get("Messages", []):
             attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
-            found.append(attributes | {"body": message["Body"]})
+            reports.append(attributes | {"body": message["Body"]})
             self._sqs.delete_message(QueueUrl=self.dead_letters, ReceiptHandle=message["ReceiptHandle"])
-        return found
+        return reports
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def put(s3: S3Double, key: str, size: int = SIZE) -> tuple[Pattern, str]:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
-def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
+def test_a_layer_that_takes_longer_than_an_invocation_is_uploaded_by_several(
     known: bool, handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -115,7 +115,7 @@ def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
         invocation = Hourglass(30)
         with monkeypatch.context() as patch:
             let_parts_take(patch, invocation, 10)
-            # It comes back at once, on whatever delivery.
+            # The message is visible again at once, after any number of deliveries.
             assert queues.deliver(handler, invocation) == 1
         assert invocation.seconds >= 10
         deliveries += 1
@@ -127,7 +127,7 @@ def test_a_layer_that_takes_longer_than_an_invocation_goes_through_in_several(
     assert strict_ecr.spans == [(first, first + PART - 1) for first in range(0, SIZE, PART)]
 
 
-def test_messages_for_which_there_is_no_time_left_cost_nothing_and_come_back_at_once(
+def test_messages_without_time_left_make_no_calls_and_are_visible_again_at_once(
     handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for number in range(3):
@@ -138,7 +138,7 @@ def test_messages_for_which_there_is_no_time_left_cost_nothing_and_come_back_at_
     assert queues.left == (3, 0)
 
 
-def test_a_message_whose_layer_another_invocation_is_at_waits(
+def test_a_message_whose_layer_another_invocation_is_uploading_waits(
     handler: Function, queues: Queues, s3_double: S3Double
 ) -> None:
     content, body = put(s3_double, f"app/{Pattern(SIZE).digest}")
@@ -147,7 +147,7 @@ def test_a_message_whose_layer_another_invocation_is_at_waits(
     with handler.leases.layer((None, "app"), content.digest):
         assert queues.deliver(handler) == 1
     assert queues.left == (0, 1)
-    queues.wait_no_longer()
+    queues.end_delay()
     assert queues.deliver(handler) == 1
     assert queues.left == (0, 0)
 
@@ -175,7 +175,7 @@ def test_a_rejected_object_is_reported_once_and_can_be_sent_again_after_the_fix(
     assert len(strict_ecr.repositories["nowhere"].layers) == 1
 
 
-def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
+def test_an_image_whose_blob_never_arrives_ends_in_a_dead_letter_that_names_it(
     handler: Function, queues: Queues, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     built = images.image([b"comes", b"never comes"])
@@ -188,7 +188,7 @@ def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
     assert queues.deliver(handler) == len(files)
     for _ in range(DELIVERIES - 1):
         assert queues.left == (0, 1)
-        queues.wait_no_longer()
+        queues.end_delay()
         assert queues.deliver(handler) == 1
 
     assert queues.left == (0, 0)
@@ -198,7 +198,7 @@ def test_an_image_whose_blob_never_comes_ends_in_a_dead_letter_that_names_it(
     assert strict_ecr.repositories["app"].tags == {}
 
 
-def test_an_outage_that_does_not_end_ends_in_a_readable_dead_letter(
+def test_a_lasting_outage_ends_in_a_readable_dead_letter(
     handler: Function, gremlin: Gremlin, queues: Queues, s3_double: S3Double
 ) -> None:
     _, body = put(s3_double, "app/unlucky")
@@ -210,7 +210,7 @@ def test_an_outage_that_does_not_end_ends_in_a_readable_dead_letter(
         if delivery < DELIVERIES:
             assert queues.left == (0, 1)
             assert queues.reports() == []
-            queues.wait_no_longer()
+            queues.end_delay()
 
     assert queues.left == (0, 0)
     [report] = queues.reports()

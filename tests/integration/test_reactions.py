@@ -1,6 +1,6 @@
-"""Walks docs/reactions.md: every answer of ECR, S3 and DynamoDB, given once, or until the fault is mended.
+"""Tests docs/reactions.md: every answer of ECR, S3 and DynamoDB, given once or until the fault is repaired.
 
-The calls that are made for images are walked with one, all others with a layer.
+Calls for images are tested with an image, all others with a layer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ IMAGE = images.image([b"layer"])
 
 @dataclass(frozen=True)
 class Reaction:
-    """One call's reaction to one answer, as the table has it."""
+    """The documented reaction to one answer of one call."""
 
     call: str
     known: bool
@@ -58,7 +58,7 @@ class Reaction:
 
 
 def reactions() -> Iterator[Reaction]:
-    """The rows of the tables, one for each of the calls and answers that a row names."""
+    """The rows of the tables, one for each call and answer that a row names."""
     for line in (ROOT / "docs/reactions.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if len(cells) != 5 or not cells[0].startswith("`"):
@@ -73,18 +73,18 @@ def reactions() -> Iterator[Reaction]:
                         if f"digest {'unknown' if known else 'known'}" in calls or (of_image and not known):
                             continue
                         if operation == "ecr:BatchCheckLayerAvailability" and not known:
-                            continue  # there is nothing to ask for
+                            continue  # without a digest there is nothing to check
                         yield Reaction(operation, known, answer, once_name, lasting_name, "anew" in once, of_image)
 
 
 def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, stored: Stored, times: int) -> None:
-    """Lets the answer be given so many `times`."""
+    """Makes the call get this answer this number of `times`."""
     nth = 2 if reaction.call in ("ecr:UploadLayerPart", "s3:GetObject") else 1
     [key] = s3.objects
     digest = Pattern(SIZE).digest
     match reaction.answer:
         case "leased to another":
-            pass  # by the test itself, around the invocation
+            pass  # the test itself holds the lease during the invocation
         case "short read":
             s3.faults.add("BreakBody", Fault(), nth=nth, times=times)
         case "another size":
@@ -101,9 +101,9 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
             gremlin.fail(reaction.call, fault, nth=nth, times=times)
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if not reaction.of_image], ids=str)
-def test_every_answer_has_the_reaction_that_is_documented(
+def test_every_answer_has_its_documented_reaction(
     reaction: Reaction, lasting: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     content = Pattern(SIZE)
@@ -125,7 +125,7 @@ def test_every_answer_has_the_reaction_that_is_documented(
     assert outcome == (reaction.lasting if lasting else reaction.once)
 
     if outcome != "uploaded":
-        # Once the fault is mended, and the lease of an invocation that could not give it back has ended.
+        # The fault is repaired, and a lease that could not be released has ended.
         gremlin.rest()
         s3_double.faults.rest()
         s3_double.objects[key] = stored
@@ -134,13 +134,13 @@ def test_every_answer_has_the_reaction_that_is_documented(
     assert strict_ecr.content_of(repository, content.digest) == content.slice(0, SIZE)
     assert list(strict_ecr.repositories[repository].layers) == [content.digest]
     if not reaction.anew and outcome not in ("TransferCorrupted", "DigestMismatch", "UploadLost"):
-        # Again and again, the SDK sends a part three times more, and the next delivery asks ECR where it stands.
+        # While a fault lasts, the SDK sends a part four times. The next delivery may send one to learn ECR's position.
         more = 4 if lasting else 1.5 if reaction.answer == "ECR lost bytes" else 1
         assert strict_ecr.bytes_received <= SIZE + more * PART
 
 
 def invoke(handler: Function, event: dict[str, Any]) -> str:
-    """What becomes of the event's one object."""
+    """The action, or the type of the error, for the event's only object."""
     try:
         [result] = handler.lambda_handler(event, Invocation())["results"]
     except S3ToEcrError as error:
@@ -148,17 +148,17 @@ def invoke(handler: Function, event: dict[str, Any]) -> str:
     return str(result["action"]).replace("pushed", "uploaded")
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "again and again"])
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if reaction.of_image], ids=str)
-def test_every_answer_to_an_images_calls_has_the_reaction_that_is_documented(
+def test_every_answer_to_an_images_calls_has_its_documented_reaction(
     reaction: Reaction, lasting: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     event = put_all(s3_double, images.oci_layout({"1.0": IMAGE}))[0]
-    found = strict_ecr.repositories["app"]
+    repository = strict_ecr.repositories["app"]
 
     def put_already() -> None:
-        found.images[IMAGE.digest] = Image(IMAGE.manifest.decode(), IMAGE.media_type)
-        found.tags["1.0"] = IMAGE.digest
+        repository.images[IMAGE.digest] = Image(IMAGE.manifest.decode(), IMAGE.media_type)
+        repository.tags["1.0"] = IMAGE.digest
 
     everything = dict(s3_double.objects)
     if reaction.answer == "ImageAlreadyExistsException":
@@ -166,14 +166,14 @@ def test_every_answer_to_an_images_calls_has_the_reaction_that_is_documented(
     elif reaction.answer == "NoSuchKey" and lasting:
         del s3_double.objects[f"app/blobs/{next(iter(IMAGE.blobs)).replace(':', '/')}"]
     else:
-        # The index and the manifest are looked up before the first blob is.
+        # The first two calls are for the index and the manifest, the third for a blob.
         nth = 3 if reaction.call == "s3:HeadObject" else 1
         gremlin.fail(reaction.call, reaction.answer, nth=nth, times=FOREVER if lasting else 1)
     outcome = invoke(handler, event)
     assert outcome == (reaction.lasting if lasting else reaction.once)
 
     if outcome != "uploaded":
-        assert found.tags == {} or "after" in reaction.answer
+        assert repository.tags == {} or "after" in reaction.answer
         gremlin.rest()
         s3_double.objects.update(everything)
         handler.let_leases_end()

@@ -1,4 +1,4 @@
-"""Over TLS, as with AWS itself: Python sends and receives by other code there than over plain HTTP."""
+"""Uploads over TLS, as with AWS: Python sends and receives with other code than over plain HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Tls:
-    """A server's side, and the file with the certificate that clients have to trust."""
+    """A server's TLS context, and the file with the certificate that clients have to trust."""
 
     server: ssl.SSLContext
     certificate: Path

@@ -1,4 +1,4 @@
-"""Bytes on the wire: every size around a part's, lost answers, and a layer far larger than the memory."""
+"""Bytes on the wire: sizes around a part's, lost answers, and a layer far larger than the memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def handler(load: Load) -> Any:
 
 @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 25 * MIB + 3])
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
-def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
+def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_possible(
     size: int, known: bool, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     content = Pattern(size, seed=size)
@@ -59,7 +59,7 @@ def test_blobs_arrive_byte_for_byte_in_as_few_parts_as_can_be(
     assert len(strict_ecr.spans) == -(-size // PART)
     assert strict_ecr.content_of("app", content.digest) == content.slice(0, size)
     assert strict_ecr.operations.count("BatchCheckLayerAvailability") == (1 if known else 0)
-    # Every byte is read once, by ranges pinned to the object of the event; ahead of what is sent, in any order.
+    # Every byte is read once, in ranges pinned to the event's object. The order varies, as reads run ahead.
     assert sorted(read.range or () for read in s3_double.reads) == strict_ecr.spans
     assert {read.if_match for read in s3_double.reads} == {'"0123456789abcdef0123456789abcdef"'}
 
@@ -72,7 +72,7 @@ def test_a_versioned_object_is_read_by_its_version(handler: Function, s3_double:
     assert {(read.version_id, read.if_match) for read in s3_double.reads} == {("v7", None)}
 
 
-def test_every_call_is_for_the_registry_that_is_set(
+def test_every_call_names_the_configured_registry(
     load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(ECR_REGISTRY_ID="123456789012", CREATE_REPOSITORIES="true")
@@ -89,7 +89,7 @@ def test_every_call_is_for_the_registry_that_is_set(
     assert {call.members.get("registryId") for call in strict_ecr.calls} == {"123456789012"}
 
 
-def test_a_digest_is_still_verified_in_a_repository_made_for_it(
+def test_a_digest_is_verified_in_a_new_repository_too(
     load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(CREATE_REPOSITORIES="true")
@@ -101,7 +101,7 @@ def test_a_digest_is_still_verified_in_a_repository_made_for_it(
     assert strict_ecr.repositories["team/made"].layers == {}
 
 
-def test_a_repository_that_ecr_does_not_know_right_after_making_it_is_no_rejection(
+def test_a_new_repository_that_ecr_does_not_find_yet_is_retried(
     load: Load, s3_double: S3Double, strict_ecr: EcrDouble, context: Invocation
 ) -> None:
     handler = load(CREATE_REPOSITORIES="true")
@@ -123,7 +123,7 @@ def test_a_known_layer_that_is_not_available_is_uploaded(
     strict_ecr.missing_as = missing_as
     if missing_as == "archived":
         strict_ecr.repositories["app"].archived.add(content.digest)
-        strict_ecr.repositories["app"].layers[content.digest] = content.slice(0, 11)  # Complete will say that it exists
+        strict_ecr.repositories["app"].layers[content.digest] = content.slice(0, 11)  # Complete says that it exists
 
     [result] = handler.lambda_handler(event(key, 11), context)["results"]
 
@@ -148,7 +148,7 @@ def test_a_known_layer_that_ecr_has_costs_one_call(
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["digest unknown", "digest known"])
-def test_a_small_blob_costs_as_few_calls_as_it_can(
+def test_a_small_blob_costs_as_few_calls_as_possible(
     known: bool, handler: Function, s3_double: S3Double, context: Invocation
 ) -> None:
     content = Pattern(2000)
@@ -158,16 +158,15 @@ def test_a_small_blob_costs_as_few_calls_as_it_can(
 
     handler.lambda_handler(event(key, 2000), context)
 
-    looked_for = ["ecr:BatchCheckLayerAvailability"] if known else []
+    check = ["ecr:BatchCheckLayerAvailability"] if known else []
     upload = ["ecr:InitiateLayerUpload", "s3:GetObject", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload"]
     remembered = upload if known else ["dynamodb:PutItem", *upload, "dynamodb:UpdateItem"]
     leased = ["dynamodb:UpdateItem", *remembered, "dynamodb:UpdateItem"]
-    assert calls == looked_for + leased
+    assert calls == check + leased
     calls.clear()
     handler.lambda_handler(event(key, 2000), context)
     assert calls == (
-        looked_for
-        or ["dynamodb:UpdateItem", "dynamodb:PutItem", "ecr:BatchCheckLayerAvailability", "dynamodb:UpdateItem"]
+        check or ["dynamodb:UpdateItem", "dynamodb:PutItem", "ecr:BatchCheckLayerAvailability", "dynamodb:UpdateItem"]
     )
 
 
@@ -306,13 +305,13 @@ def test_a_layer_that_fails_halfway_leaves_nothing_running(
 
 
 class Hanging(Pattern):
-    """Content of which S3 does not send a byte from the second part on, until it may."""
+    """Content of which S3 sends only the first part until `may_continue` is set."""
 
-    may = threading.Event()
+    may_continue = threading.Event()
 
     def slice(self, first: int, end: int) -> bytes:
         if first >= 1000:
-            assert self.may.wait(30)
+            assert self.may_continue.wait(30)
         return super().slice(first, end)
 
 
@@ -328,8 +327,8 @@ def test_an_invocation_does_not_wait_for_s3_past_its_end(
         handler.lambda_handler(event("app/hanging", 9500), invocation)
     assert invocation.get_remaining_time_in_millis() > 1000
 
-    # What was left waiting for S3 is no hindrance to the next one, and ends.
-    content.may.set()
+    # Reads that still wait for S3 do not disturb the next invocation, and end.
+    content.may_continue.set()
     [result] = handler.lambda_handler(event("app/hanging", 9500), context)["results"]
     assert result["digest"] == content.digest
     assert strict_ecr.spans == [(first, min(first + 1000, 9500) - 1) for first in range(0, 9500, 1000)]
@@ -346,14 +345,14 @@ def watch(name, arguments):
         written.append(str(arguments[0]))
 sys.addaudithook(watch)
 print(json.dumps(handler.lambda_handler(json.load(sys.stdin), Invocation())["results"][0]))
-# VmHWM, not ru_maxrss: that counts the parent's memory, too, until the new program has begun.
+# VmHWM, not ru_maxrss, which counts the parent's memory before exec, too.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 print(json.dumps(written))
 """
 
 
 def probe(environment: dict[str, str], notification: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]]:
-    """Runs the handler in a process of its own: its result, its peak memory in bytes, and the files it has written."""
+    """Runs the handler in its own process. Returns its result, peak memory in bytes, and the files that it wrote."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=ROOT,
@@ -375,7 +374,7 @@ def probe(environment: dict[str, str], notification: dict[str, Any]) -> tuple[di
     return json.loads(result), int(peak_kib) * 1024, json.loads(written)
 
 
-def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
+def test_a_2_gib_object_is_uploaded_with_less_than_160_mb_of_memory(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.keep_content = False
@@ -393,7 +392,7 @@ def test_a_2_gib_object_goes_through_with_under_160_mb_of_memory(
 
 @dataclass(frozen=True)
 class Joined:
-    """Content that is several contents, one after the other."""
+    """Several contents, one after the other."""
 
     parts: tuple[Content, ...]
 
@@ -401,16 +400,16 @@ class Joined:
         return sum(map(len, self.parts))
 
     def slice(self, first: int, end: int) -> bytes:
-        found, start = [], 0
+        pieces, start = [], 0
         for part in self.parts:
             length = len(part)
-            found.append(part.slice(min(max(first - start, 0), length), min(max(end - start, 0), length)))
+            pieces.append(part.slice(min(max(first - start, 0), length), min(max(end - start, 0), length)))
             start += length
-        return b"".join(found)
+        return b"".join(pieces)
 
 
 def saved_image(layer: Pattern) -> Joined:
-    """What `docker save` makes of an image with that layer."""
+    """The archive that `docker save` makes of an image with this layer."""
     config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [layer.digest]}}).encode()
     description = json.dumps([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}]).encode()
     parts: list[Content] = []
@@ -424,7 +423,7 @@ def saved_image(layer: Pattern) -> Joined:
     return Joined((*parts, Bytes(bytes(1024))))
 
 
-def test_a_1_gib_layer_inside_a_tar_takes_no_more_memory_than_a_bare_one_and_no_file(
+def test_a_1_gib_layer_in_an_archive_needs_no_more_memory_than_a_bare_one_and_no_file(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     strict_ecr.keep_content = False
@@ -439,11 +438,11 @@ def test_a_1_gib_layer_inside_a_tar_takes_no_more_memory_than_a_bare_one_and_no_
     assert peak < 160_000_000
     assert written == []
     # The archive was read once: headers by the window, the layer by parts.
-    asked = sum(last - first + 1 for first, last in (read.range for read in s3_double.reads if read.range))
-    assert asked < len(content) + 1_000_000
+    bytes_read = sum(last - first + 1 for first, last in (read.range for read in s3_double.reads if read.range))
+    assert bytes_read < len(content) + 1_000_000
 
 
-def test_hashes_of_the_pattern_are_those_of_its_bytes() -> None:
+def test_a_pattern_has_the_digest_of_its_bytes() -> None:
     content = Pattern(3 * MIB + 1)
 
     assert content.digest == f"sha256:{hashlib.sha256(content.slice(0, len(content))).hexdigest()}"
