@@ -1,4 +1,4 @@
-"""`make check`'s audit of the locks, with the real pip-audit and advisories of our own making."""
+"""`make check`'s audit of the locks, with the real pip-audit and our own advisories."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.doubles.server import QuietHandler, serving
 
 
 def advisories(vulnerable: str | None) -> AbstractContextManager[str]:
-    """An OSV service that knows one vulnerable package at the most; gives its URL."""
+    """An OSV service that knows at most one vulnerable package. Yields its URL."""
 
     class Advisories(QuietHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.body())["package"]
+            package = json.loads(self.body())["package"]
             affected = {
-                "package": asked,
+                "package": package,
                 "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}],
             }
-            found = {"id": "GHSA-of-ours", "modified": "2026-01-01T00:00:00Z", "affected": [affected]}
-            self.reply(200, json.dumps({"vulns": [found]} if asked["name"] == vulnerable else {}).encode())
+            advisory = {"id": "GHSA-of-ours", "modified": "2026-01-01T00:00:00Z", "affected": [affected]}
+            self.reply(200, json.dumps({"vulns": [advisory]} if package["name"] == vulnerable else {}).encode())
 
     return serving(Advisories)
 
@@ -36,7 +36,7 @@ def audit(service: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nothing_known_passes() -> None:
+def test_no_known_vulnerability_passes() -> None:
     with advisories(None) as service:
         done = audit(service)
 
@@ -44,7 +44,7 @@ def test_nothing_known_passes() -> None:
     assert done.stdout.count("no known vulnerability") == 3
 
 
-def test_a_known_vulnerability_of_what_ships_fails_and_says_what_to_do() -> None:
+def test_a_vulnerability_in_what_ships_fails_and_says_what_to_do() -> None:
     with advisories("urllib3") as service:
         done = audit(service)
 
@@ -53,12 +53,12 @@ def test_a_known_vulnerability_of_what_ships_fails_and_says_what_to_do() -> None
     assert "has GHSA-of-ours, fixed in 99.0: run `make lock`" in done.stdout
 
 
-def test_one_of_the_sam_cli_fails_too() -> None:
+def test_a_vulnerability_in_the_sam_cli_fails_too() -> None:
     with advisories("aws-sam-cli") as service:
         assert audit(service).returncode == 1
 
 
-def test_where_nobody_can_be_asked_it_says_so_and_passes() -> None:
+def test_an_unreachable_service_is_reported_and_passes() -> None:
     done = audit(f"http://127.0.0.1:{free_port()}")
 
     assert done.returncode == 0, done.stderr

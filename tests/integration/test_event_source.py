@@ -1,4 +1,4 @@
-"""How `make local` brings messages to a function that `sam local start-lambda` serves: here, to one of our own."""
+"""How `make local` delivers messages to the function of `sam local start-lambda`, here replaced by a double."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def left(stack: Stack) -> tuple[int, int]:
 
 @pytest.fixture
 def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """A function that answers with the first of this list, and puts the event that it was given in its place."""
+    """A function that answers with the first item of this list, and replaces it with the event that it received."""
     answers: list[Any] = []
 
     class Function(QuietHandler):
@@ -48,12 +48,12 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         yield answers
 
 
-def test_a_message_that_the_function_took_is_done(queue: Stack, function: list[Any]) -> None:
+def test_a_message_that_succeeds_is_deleted(queue: Stack, function: list[Any]) -> None:
     function.append((200, {"batchItemFailures": []}))
 
-    told = EventSource(queue).deliver()
+    report = EventSource(queue).deliver()
 
-    assert told == f"s3://{BUCKET}/team/a b.layer: done"
+    assert report == f"s3://{BUCKET}/team/a b.layer: done"
     assert left(queue) == (0, 0)
     [record] = function[0]["Records"]
     assert record["body"] == BODY
@@ -61,7 +61,7 @@ def test_a_message_that_the_function_took_is_done(queue: Stack, function: list[A
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "report"),
     [
         ((200, {"batchItemFailures": [{"itemIdentifier": "any"}]}), "comes back later"),
         (
@@ -71,23 +71,21 @@ def test_a_message_that_the_function_took_is_done(queue: Stack, function: list[A
         ((500, {"message": "no container engine"}), "not invoked, comes back in 10 seconds"),
     ],
 )
-def test_a_message_that_the_function_did_not_take_stays(
-    queue: Stack, function: list[Any], answer: Any, told: str
-) -> None:
+def test_a_message_that_fails_stays_on_the_queue(queue: Stack, function: list[Any], answer: Any, report: str) -> None:
     function.append(answer)
 
-    assert told in str(EventSource(queue).deliver())
+    assert report in str(EventSource(queue).deliver())
     assert left(queue) == (0, 1)
 
 
-def test_without_a_message_there_is_nothing_to_tell(queue: Stack, function: list[Any]) -> None:
+def test_without_a_message_the_function_is_not_invoked(queue: Stack, function: list[Any]) -> None:
     queue.sqs.purge_queue(QueueUrl=queue.queue_url)
 
     assert EventSource(queue).deliver() is None
     assert function == []
 
 
-def test_without_a_function_no_message_is_taken(queue: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_function_no_message_is_received(queue: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", f"http://127.0.0.1:{free_port()}")
 
     assert EventSource(queue).deliver() is None

@@ -1,4 +1,4 @@
-"""`sam build` makes a function that runs behind Lambda's own runtime API, with nothing but what it was built with."""
+"""`sam build` makes a function that runs behind Lambda's own runtime API, without other packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def runnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `sam build` makes where the tests run. It holds compiled code: for this processor, and for this Python."""
+    """A build for the Python and the processor of this machine: it contains compiled code."""
     folder = tmp_path_factory.mktemp("build")
     template = folder / "template.yaml"
     python = f"Runtime: python3.{sys.version_info.minor}"
@@ -57,7 +57,7 @@ def runnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Path:
-    """Lambda's runtime client on its own, lest the tests' own dependencies make up for what the build lacks."""
+    """Lambda's runtime client alone, so the tests' packages cannot replace what the build lacks."""
     site = Path(awslambdaric.__file__).parent.parent
     for pattern in ("awslambdaric", "runtime_client*", "simplejson", "snapshot_restore_py*"):
         for path in site.glob(pattern):
@@ -67,7 +67,7 @@ def runtime(tmp_path: Path) -> Path:
 
 @contextmanager
 def emulated(built: Path, runtime: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The built function behind Lambda's runtime interface emulator; gives the URL to invoke it at."""
+    """The built function behind Lambda's runtime interface emulator. Yields the URL for invocations."""
     [rapid] = SAM_VENV.glob("lib/python3.*/site-packages/samcli/local/rapid")
     emulator = rapid / f"aws-lambda-rie-{ARCHITECTURES[platform.machine()]}"
     port, api_port = free_port(), free_port()
@@ -76,7 +76,7 @@ def emulated(built: Path, runtime: Path, environment: dict[str, str]) -> Iterato
             emulator,
             f"--runtime-interface-emulator-address=127.0.0.1:{port}",
             f"--runtime-api-address=127.0.0.1:{api_port}",
-            # -S: no site-packages. What is imported is the build's or the runtime client's.
+            # -S: no site-packages. All imports come from the build or the runtime client.
             *(sys.executable, "-S", "-m", "awslambdaric", "handler.lambda_handler"),
         ],
         cwd=built,
@@ -111,7 +111,7 @@ def invoke(url: str, event: bytes) -> Any:
                 return json.load(answer)
         except urllib.error.HTTPError as failed:
             with failed:
-                return json.load(failed)  # what Lambda reports of a function that failed
+                return json.load(failed)  # Lambda's report of a function that failed
         except urllib.error.URLError:
             if time.monotonic() > deadline:
                 raise
@@ -138,7 +138,7 @@ def test_the_built_function_uploads_the_sample_behind_lambdas_runtime_api(
     assert [layer["layerAvailability"] for layer in checked["layers"]] == ["AVAILABLE"]
 
 
-def test_the_built_function_says_what_is_wrong_with_its_settings(runnable: Path, runtime: Path, stack: Stack) -> None:
+def test_the_built_function_reports_a_missing_setting(runnable: Path, runtime: Path, stack: Stack) -> None:
     environment = {name: value for name, value in stack.environment.items() if name != "STATE_TABLE"}
 
     with emulated(runnable, runtime, environment) as url:
@@ -147,7 +147,7 @@ def test_the_built_function_says_what_is_wrong_with_its_settings(runnable: Path,
     assert "STATE_TABLE is not set" in answer["errorMessage"]
 
 
-def test_only_what_ships_is_built(built: Path) -> None:
+def test_the_build_contains_only_what_ships(built: Path) -> None:
     shipped = {path.name.split("-")[0].lower() for path in built.glob("[!.]*")}
 
     assert shipped == {

@@ -11,12 +11,12 @@ from tests.conftest import run_python
 
 
 def serve(**environment: str) -> subprocess.CompletedProcess[str]:
-    """`make local`, where it cannot begin."""
+    """Runs `make local` with settings that it cannot use."""
     return run_python("-m", "local.serve", **environment)
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
         ({"PORT": "http"}, "PORT is 'http': it takes a number up to 65535"),
         ({"PORT": "99999"}, "PORT is '99999': it takes a number up to 65535"),
@@ -28,15 +28,15 @@ def serve(**environment: str) -> subprocess.CompletedProcess[str]:
         ({"HOST": "0.0.0.0"}, "HOST is '0.0.0.0', which is not an IPv4 address of this machine"),  # noqa: S104
     ],
 )
-def test_what_cannot_be_served_on_is_told_in_a_line(environment: dict[str, str], told: str) -> None:
+def test_an_unusable_port_or_host_is_reported_in_one_line(environment: dict[str, str], message: str) -> None:
     done = serve(**{"PORT": str(free_port())} | environment)
 
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_port_that_is_taken_is_told_with_another_one() -> None:
+def test_a_port_in_use_is_reported_with_an_alternative() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = serve(PORT=str(taken.getsockname()[1]))
 

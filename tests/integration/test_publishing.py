@@ -1,4 +1,4 @@
-"""`make publish`, with the real SAM CLI, moto's S3, and an application repository that takes what it is given."""
+"""`make publish`, with the real SAM CLI, moto's S3, and a double of the application repository."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_application_is_published_with_readme_licence_and_code(
 
 
 def uploaded(stack: Stack, url: str) -> bytes:
-    """What `sam package` put at an s3:// or https:// URL."""
+    """The object that `sam package` stored at an s3:// or https:// URL."""
     parts = urlsplit(url)
     bucket, key = (parts.netloc, parts.path[1:]) if parts.scheme == "s3" else parts.path[1:].split("/", 1)
     return stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()

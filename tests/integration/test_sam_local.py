@@ -1,4 +1,4 @@
-"""What README says about one's own machine, with the real SAM CLI and real containers, in a copy of the repository."""
+"""README's commands for one's own machine, with the real SAM CLI and containers, in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Checkout:
     environment: dict[str, str]
 
     def layers(self, *digests: str) -> list[str]:
-        """What ECR says of these layers."""
-        found = self.stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=list(digests))
-        return [entry["layerAvailability"] for entry in found["layers"]]
+        """The availability of these layers in ECR."""
+        checked = self.stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=list(digests))
+        return [entry["layerAvailability"] for entry in checked["layers"]]
 
 
 @contextmanager
-def ctrl_c_heeded() -> Iterator[None]:
-    """A program that is started in here ends on SIGINT, even where the tests themselves do not.
+def sigint_enabled() -> Iterator[None]:
+    """Programs that are started in this context end on SIGINT, even if the tests ignore it.
 
-    A script's `make test &` has SIGINT ignored, and every program below it inherits that unless it is told otherwise.
+    A script's `make test &` ignores SIGINT, and its child processes inherit that.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -64,11 +64,11 @@ def ctrl_c_heeded() -> Iterator[None]:
 
 @contextmanager
 def started(command: list[str], folder: Path, environment: dict[str, str], until: str) -> Iterator[str]:
-    """A program that has printed `until`, in a process group of its own, ended as by Ctrl-C. Gives what it printed."""
+    """Runs a program in its own process group, and ends it as Ctrl-C does. Yields its output once `until` is in it."""
     with tempfile.TemporaryDirectory() as own:
-        # A file, because a pipe that nobody reads fills up, and then holds the program up.
+        # A file, because a pipe that nobody reads fills up and blocks the program.
         output = Path(own, "output")
-        with output.open("wb") as file, ctrl_c_heeded():
+        with output.open("wb") as file, sigint_enabled():
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -92,10 +92,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def test_ctrl_c_ends_a_program_even_where_the_tests_ignore_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_program_even_if_the_tests_ignore_it(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        begun = time.monotonic()
+        start = time.monotonic()
         with started(
             [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(90)"],
             tmp_path,
@@ -103,12 +103,12 @@ def test_ctrl_c_ends_a_program_even_where_the_tests_ignore_it(tmp_path: Path) ->
             until="begun",
         ):
             pass
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - start < 30
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_program_may_print_as_much_as_it_likes(tmp_path: Path) -> None:
+def test_a_program_with_much_output_does_not_block(tmp_path: Path) -> None:
     script = "from pathlib import Path; print('begun', flush=True); print('.' * 1_000_000); Path('printed').touch()"
     with started([sys.executable, "-c", script], tmp_path, dict(os.environ), until="begun"):
         wait_until((tmp_path / "printed").exists)
@@ -133,7 +133,7 @@ def sample_digest(ending: str) -> str:
     return images.digest_of(next(sample.body for sample in SAMPLES if sample.key.endswith(ending)))
 
 
-def test_readmes_line_uploads_the_sample_from_a_container(checkout: Checkout) -> None:
+def test_readmes_command_uploads_the_sample_from_a_container(checkout: Checkout) -> None:
     assert INVOKE in (ROOT / "README.md").read_text()
     digest = sample_digest("put.layer")
     assert checkout.layers(digest) == []
@@ -170,7 +170,7 @@ def test_every_sample_event_is_mirrored_in_a_container(checkout: Checkout, serve
     assert "errorMessage" not in answer, answer
     if "batchItemFailures" in answer:
         assert answer["batchItemFailures"] == []
-        # Done, and not because it was rejected.
+        # A rejected object would be in the dead-letter queue.
         assert "Messages" not in checkout.stack.sqs.receive_message(QueueUrl=checkout.stack.dead_letter_queue_url)
     elif "invocationSchemaVersion" in answer:
         assert {result["resultCode"] for result in answer["results"]} == {"Succeeded"}
@@ -178,14 +178,14 @@ def test_every_sample_event_is_mirrored_in_a_container(checkout: Checkout, serve
         assert answer["results"]
     for result in answer.get("results", []):
         if result.get("images"):
-            asked: Any = [{"imageDigest": image["digest"]} for image in result["images"]]
-            assert checkout.stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=asked)["imageDetails"]
+            image_ids: Any = [{"imageDigest": image["digest"]} for image in result["images"]]
+            assert checkout.stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=image_ids)["imageDetails"]
         elif "action" in result:
             folder = result["key"].endswith("/")
             assert checkout.layers(result["digest"]) == ["AVAILABLE"] if not folder else result["action"] == "ignored"
 
 
-def test_what_is_put_into_the_local_bucket_ends_in_ecr(checkout: Checkout, served: Any) -> None:
+def test_an_object_in_the_local_bucket_is_uploaded_to_ecr(checkout: Checkout, served: Any) -> None:
     assert served
     assert START_LAMBDA in (ROOT / "docs/local.md").read_text()
     content = layer("srv/hello.txt", b"Hello, two terminals!\n")
@@ -195,5 +195,5 @@ def test_what_is_put_into_the_local_bucket_ends_in_ecr(checkout: Checkout, serve
     while checkout.layers(images.digest_of(content)) != ["AVAILABLE"]:
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    # The function is still busy then. It takes `sam local` longer to end a container that is.
+    # The function may still be busy, and `sam local` takes longer to end a busy container.
     wait_until(lambda: messages_left(checkout.stack.sqs, checkout.stack.queue_url) == (0, 0))

@@ -1,4 +1,4 @@
-"""How make sets up the environments, and what it says where it cannot: in a folder of its own, with real make."""
+"""How make sets up the environments, and what it prints if it cannot: real make in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# A Python that does as the variables say, and notes what it was asked for. Its environments have it as their Python.
+# A Python that behaves as the variables say and logs its arguments. Its environments contain a copy of it.
 PYTHON = """#!/bin/sh
 echo "$*" >>"$CALLS"
 case "$*" in
@@ -29,7 +29,7 @@ case "$*" in
   "-m local.serve") echo "serving on '$PORT'" ;;
 esac
 """
-# What Debian's Python does where python3-venv is missing, with the real one.
+# Does what Debian's Python does without python3-venv, by means of the real one.
 DEBIANS_PYTHON = f"""#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"
 for folder; do :; done
@@ -42,7 +42,7 @@ each_environment = pytest.mark.parametrize(("stamp", "environment"), ENVIRONMENT
 
 
 class Checkout:
-    """A folder with the Makefile and locks of nothing, and the Python that make finds there."""
+    """A folder with the Makefile, empty locks, and the Python that make uses."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class Checkout:
         (self._bin / name).chmod(0o755)
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs make in a process group of its own, with nothing from a make that runs the tests."""
+        """Runs make in its own process group, without the variables of a make that runs the tests."""
         return subprocess.run(
             ["make", "--no-print-directory", *arguments],  # noqa: S607
             cwd=self.folder,
@@ -71,10 +71,10 @@ class Checkout:
             check=False,
         )
 
-    def asked_for(self, what: str) -> list[str]:
-        """What the Python was asked for so far that begins so."""
+    def calls_of(self, arguments: str) -> list[str]:
+        """The calls of the Python so far whose arguments begin like this."""
         calls = self._calls.read_text().splitlines() if self._calls.exists() else []
-        return [call for call in calls if call.startswith(what)]
+        return [call for call in calls if call.startswith(arguments)]
 
     def has(self, path: str) -> bool:
         return (self.folder / path).exists()
@@ -85,7 +85,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_debians_python_without_venv_is_told_what_is_missing_and_leaves_nothing(checkout: Checkout) -> None:
+def test_without_debians_python3_venv_make_names_the_package_and_leaves_nothing(checkout: Checkout) -> None:
     checkout.install("debians-python", DEBIANS_PYTHON)
 
     made = checkout.make(".venv/dev", "PYTHON=debians-python")
@@ -93,7 +93,7 @@ def test_debians_python_without_venv_is_told_what_is_missing_and_leaves_nothing(
     assert made.returncode != 0
     assert "apt install python3-venv" in made.stderr
     assert not checkout.has(".venv")
-    # With the package, the next make is as if it were the first.
+    # Once the package is installed, make starts from scratch.
     made = checkout.make(".venv/dev", f"PYTHON={sys.executable}")
     assert made.returncode == 0, made.stderr
     assert checkout.has(".venv/bin/pip")
@@ -112,7 +112,7 @@ def test_an_environment_that_cannot_be_made_is_removed(checkout: Checkout, stamp
 
 
 @each_environment
-def test_an_environment_that_was_half_made_is_made_anew(checkout: Checkout, stamp: str, environment: str) -> None:
+def test_a_half_made_environment_is_made_again(checkout: Checkout, stamp: str, environment: str) -> None:
     if environment != ".venv":
         checkout.make(".venv/dev")
     assert checkout.make(stamp, ON_VENV="killed").returncode == -signal.SIGKILL
@@ -121,7 +121,7 @@ def test_an_environment_that_was_half_made_is_made_anew(checkout: Checkout, stam
     made = checkout.make(stamp)
 
     assert made.returncode == 0, made.stderr
-    assert checkout.asked_for("-m venv")[-2:] == [f"-m venv --clear {environment}"] * 2
+    assert checkout.calls_of("-m venv")[-2:] == [f"-m venv --clear {environment}"] * 2
     assert checkout.has(stamp)
 
 
@@ -141,56 +141,56 @@ def test_an_installation_that_stopped_halfway_is_repeated_in_full(
     assert how == "killed" or "could not be installed. pip's message is above." in made.stderr
     made = checkout.make(stamp)
     assert made.returncode == 0, made.stderr
-    assert "--force-reinstall" in checkout.asked_for("-m pip")[-1]
-    assert checkout.asked_for("-m venv").count(f"-m venv --clear {environment}") == 1
+    assert "--force-reinstall" in checkout.calls_of("-m pip")[-1]
+    assert checkout.calls_of("-m venv").count(f"-m venv --clear {environment}") == 1
     assert checkout.make(stamp).stdout == f"make: '{stamp}' is up to date.\n"
 
 
 @each_environment
-def test_a_new_lock_changes_what_differs(checkout: Checkout, stamp: str, environment: str) -> None:
+def test_a_new_lock_updates_only_what_differs(checkout: Checkout, stamp: str, environment: str) -> None:
     checkout.make(stamp)
-    environments = checkout.asked_for("-m venv")
+    environments = checkout.calls_of("-m venv")
     os.utime(checkout.folder / stamp, (0, 0))
 
     assert checkout.make(stamp).returncode == 0
 
     assert checkout.has(environment)
-    assert checkout.asked_for("-m venv") == environments
-    assert "--force-reinstall" not in checkout.asked_for("-m pip")[-1]
+    assert checkout.calls_of("-m venv") == environments
+    assert "--force-reinstall" not in checkout.calls_of("-m pip")[-1]
 
 
-def test_the_first_demo_says_that_it_installs_and_for_how_long(checkout: Checkout) -> None:
+def test_the_first_demo_announces_the_installation_and_its_duration(checkout: Checkout) -> None:
     first = checkout.make("demo")
     second = checkout.make("demo")
 
     assert first.stderr == "Installing requirements/dev.txt into .venv. The first time this takes about two minutes.\n"
     assert second.stderr == ""
-    assert checkout.asked_for("-m local.demo") == ["-m local.demo"] * 2
+    assert checkout.calls_of("-m local.demo") == ["-m local.demo"] * 2
     assert not checkout.has(".venv/sam")
 
 
 @pytest.mark.parametrize("goal", ["demo", "event"])
 @pytest.mark.parametrize(
-    ("python", "version", "told"),
+    ("python", "version", "message"),
     [
         ("nosuchpython", "", "nosuchpython was not found."),
         ("python3", "old", "python3 is too old, or does not run."),
     ],
 )
-def test_a_python_that_will_not_do_is_told_with_what_would(
-    checkout: Checkout, goal: str, python: str, version: str, told: str
+def test_an_unsuitable_python_is_reported_with_the_version_needed(
+    checkout: Checkout, goal: str, python: str, version: str, message: str
 ) -> None:
     made = checkout.make(goal, f"PYTHON={python}", "KEY=team/app/layer.tar.gz", ON_VERSION=version)
 
     assert made.returncode != 0
     assert made.stdout == ""
-    assert f"{told} s3-to-ecr needs Python 3.11 or later." in made.stderr
+    assert f"{message} s3-to-ecr needs Python 3.11 or later." in made.stderr
     assert f"make PYTHON=python3.13 {goal}" in made.stderr
     assert not checkout.has(".venv")
 
 
 @pytest.mark.parametrize(("given", "port"), [([], "5000"), (["PORT=5001"], "5001"), (["PORT=50 00"], "50 00")])
-def test_the_local_stack_is_told_the_port_as_it_was_given(checkout: Checkout, given: list[str], port: str) -> None:
+def test_the_local_stack_gets_the_port_unchanged(checkout: Checkout, given: list[str], port: str) -> None:
     assert checkout.make("local", *given).stdout == f"serving on '{port}'\n"
 
 
