@@ -25,7 +25,7 @@ from tests.conftest import SMALL_PART, Load, sqs_message
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.gremlin import ANY_FAULT, Gremlin
-from tests.doubles.s3 import Pattern, S3Double, Stored
+from tests.doubles.s3 import Bytes, Pattern, S3Double, Stored
 from tests.doubles.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("no_backoff", "small_parts")
@@ -54,7 +54,7 @@ class Layer:
         self.content = content.slice(0, size)
         self.digest = content.digest
         self.key = f"app/{self.digest}" if known else f"app/{name}"
-        s3.objects[self.key] = Stored(content)
+        s3.objects[self.key] = Stored(Bytes(self.content))  # a pattern takes a megabyte
         self.notification = put_event(self.key, size, Stored(content).etag)
         self.message = {"Records": [sqs_message(json.dumps(self.notification))]}
 

@@ -29,13 +29,19 @@ def available(stack: Stack, repository: str, digest: str) -> bool:
 
 
 def messages_about(stack: Stack, key: str) -> list[MessageTypeDef]:
-    """The messages that S3 sent about one object. Other tests' messages are deleted."""
+    """The messages that S3 sent about one object. They are deleted."""
     matching: list[MessageTypeDef] = []
     while messages := stack.sqs.receive_message(QueueUrl=stack.queue_url, MaxNumberOfMessages=10).get("Messages"):
         for message in messages:
             stack.sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
         matching += [message for message in messages if key.rsplit("/", 1)[-1] in message["Body"]]
     return matching
+
+
+@pytest.fixture(autouse=True)
+def _empty_queue(stack: Stack) -> None:
+    """Deletes other tests' messages: one by one that would take seconds."""
+    stack.sqs.purge_queue(QueueUrl=stack.queue_url)
 
 
 @pytest.fixture
