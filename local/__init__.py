@@ -1,1 +1,1 @@
-"""The stack on this machine: moto for AWS, the samples that `events/` speaks of, and a demonstration."""
+"""The local stack: moto in place of AWS, the sample objects of `events/`, and a demonstration."""

@@ -1,4 +1,4 @@
-"""How the function in a container of `sam local` reaches the local stack: by which address, and told by which files."""
+"""Lets the function in a `sam local` container reach the local stack: the address, and the files that pass it on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 
 from local.stack import Stack, free_port
 
-# The machine, as containers call it. `samconfig.toml` makes it known to them.
+# This machine's name inside containers. `samconfig.toml` makes it known to them.
 _HOST: Final = "host.docker.internal"
 
 _ROOT: Final = Path(__file__).parent.parent
@@ -25,9 +25,9 @@ _SECONDS: Final = 20
 
 
 def gateway() -> str | None:
-    """The machine's address in the container engine's network, `None` where there is no such engine or address.
+    """The machine's address in the container engine's network; `None` without an engine or such an address.
 
-    On Linux containers see the machine at it. Docker Desktop leads them to what serves at 127.0.0.1.
+    On Linux, containers reach the machine at this address. Docker Desktop routes them to services on 127.0.0.1.
     """
     if not shutil.which("docker"):
         return None
@@ -37,14 +37,14 @@ def gateway() -> str | None:
         [network] = json.loads(done.stdout)
         configured = network["IPAM"]["Config"][0]
     except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
-        return None  # no engine is running, or one with networks of another kind
-    # Some engines leave the gateway out; it is the network's first address then.
+        return None  # no engine is running, or its networks are of another kind
+    # Some engines omit the gateway. It is then the network's first address.
     address = configured.get("Gateway") or str(ipaddress.ip_network(configured["Subnet"])[1])
     return own_address(address)
 
 
 def own_address(host: str) -> str | None:
-    """The IPv4 address of this machine that `host` names. `None` if it is another machine's, or stands for several."""
+    """The IPv4 address of this machine that `host` names. `None` for another machine's address or for 0.0.0.0."""
     try:
         address = socket.gethostbyname(host)
         free_port(host=address)
@@ -55,7 +55,7 @@ def own_address(host: str) -> str | None:
 
 @contextmanager
 def settings_for_sam(stack: Stack) -> Iterator[None]:
-    """Writes what `samconfig.toml` refers to: the function's variables in this stack, and this machine's processor."""
+    """Writes the two files that `samconfig.toml` names: the function's variables, and this machine's processor."""
     reach = {name: value.replace("127.0.0.1", _HOST) for name, value in stack.settings.items()}
     variables = _FOLDER / "local-environment.json"
     parameters = _FOLDER / "local-parameters.yaml"

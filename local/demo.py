@@ -1,4 +1,4 @@
-"""`make demo`: the main jobs on the local stack, told in plain words. Exits with 1 if anything is not as it should."""
+"""`make demo`: runs the main jobs on the local stack and explains them. Exits with 1 if a check fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SAVED = images.image([layer("srv/hello", b"Hello, docker save!\n")])
 
 
 class PartCounter:
-    """Watches an ECR client: counts the parts it sends, and draws how far the layer is."""
+    """Counts the parts that an ECR client sends, and draws a progress bar."""
 
     def __init__(self, size: int) -> None:
         self.parts = 0
@@ -51,7 +51,7 @@ class PartCounter:
         self._sent = parsed.get("lastByteReceived", self._sent - 1) + 1
         filled = 40 * self._sent // self._size
         line = f"   [{'#' * filled}{'.' * (40 - filled)}] {self._sent / _MIB:5.1f} of {self._size / _MIB:.1f} MiB"
-        # A bar on a terminal is drawn over itself; in a file each line stands for itself.
+        # On a terminal the bar overwrites itself; in a file each state has its own line.
         print(line, end="\r" if sys.stdout.isatty() else "\n", flush=True)
         if sys.stdout.isatty() and self._sent == self._size:
             print()
@@ -63,7 +63,7 @@ def main() -> int:
     print("1. Starting S3, SQS, DynamoDB and ECR on this machine (moto).")
     with tempfile.TemporaryDirectory() as folder, running() as stack:
         os.environ.update(stack.environment)
-        # The demonstration speaks for itself; logs and metrics would come between the lines.
+        # Logs and metrics would clutter the demonstration's own lines.
         os.environ.update(POWERTOOLS_LOG_LEVEL="ERROR", POWERTOOLS_METRICS_DISABLED="true")
         sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
         import handler  # noqa: PLC0415 (it reads the environment when it is imported)
@@ -89,7 +89,7 @@ def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
     print(f"   The handler's answer: {json.dumps(first)}")
 
     found = stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=[digest])["layers"]
-    print("4. ECR says, when asked with BatchCheckLayerAvailability for the digest of sha256sum:")
+    print("4. ECR's answer to BatchCheckLayerAvailability for this digest:")
     print(f"   {json.dumps(found)}")
 
     print("5. The same event again:")
@@ -100,10 +100,10 @@ def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
     print(f"   Parts sent the first time: {parts_at_first}; the second time: {parts_again}.")
     return {
         "the handler uploaded the layer": first["action"] == "uploaded",
-        "its digest is that of sha256sum": first["digest"] == digest,
-        "ECR has the layer AVAILABLE": [entry["layerAvailability"] for entry in found] == ["AVAILABLE"],
-        "the repeat was skipped": second["action"] == "skipped",
-        "the repeat sent no part": parts_again == 0,
+        "its digest matches sha256sum": first["digest"] == digest,
+        "ECR reports the layer as AVAILABLE": [entry["layerAvailability"] for entry in found] == ["AVAILABLE"],
+        "the repeated event was skipped": second["action"] == "skipped",
+        "the repeated event sent no part": parts_again == 0,
     }
 
 
@@ -115,20 +115,20 @@ def _a_layout(stack: Stack, handler: Any) -> dict[str, bool]:
     for path, content in files.items():
         [event] = _put(stack, {path: content})
         try:
-            told = _invoke(handler, event)["action"]
+            outcome = _invoke(handler, event)["action"]
         except BlobsMissing as missing:
-            told = f"waits: {missing.reason.partition(',')[0]}"
-        print(f"   {path[:32]:32}  {told}")
+            outcome = f"waits: {missing.reason.partition(',')[0]}"
+        print(f"   {path[:32]:32}  {outcome}")
     found = _describe(stack, "multi-arch")
     return {
-        "the layout's index is in ECR under its tag, with its own digest": found.get("imageDigest")
+        "the layout's index is in ECR under its tag, with the same digest": found.get("imageDigest")
         == _MULTI_ARCH.digest,
-        "so are the images of both architectures": _has_images(stack, [_AMD64.digest, _ARM64.digest]),
+        "the images of both architectures are in ECR, too": _has_images(stack, [_AMD64.digest, _ARM64.digest]),
     }
 
 
 def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
-    print(f"7. Putting what `docker save` writes at s3://{BUCKET}/{REPOSITORY}/saved.tar")
+    print(f"7. Putting a `docker save` archive at s3://{BUCKET}/{REPOSITORY}/saved.tar")
     [event] = _put(stack, {"saved.tar": images.docker_save(["team/app:1.0"], _SAVED)})
     answer = _invoke(handler, event)
     print(f"   The handler's answer: {json.dumps(answer)}")
@@ -138,8 +138,8 @@ def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
     image = stack.ecr.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "1.0"}])["images"][0]
     return {
         "the archive's image is in ECR under its tag": found.get("imageDigest") == answer["digest"],
-        "with the config that it had in Docker": json.loads(image["imageManifest"])["config"]["digest"] == config,
-        "and the repeat was skipped": again["action"] == "skipped",
+        "it has the same config as in Docker": json.loads(image["imageManifest"])["config"]["digest"] == config,
+        "the archive's repeated event was skipped": again["action"] == "skipped",
     }
 
 
@@ -157,8 +157,8 @@ def _describe(stack: Stack, tag: str) -> ImageDetailTypeDef:
 
 
 def _has_images(stack: Stack, digests: list[str]) -> bool:
-    asked: Any = [{"imageDigest": digest} for digest in digests]
-    return len(stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=asked)["imageDetails"]) == len(digests)
+    image_ids: Any = [{"imageDigest": digest} for digest in digests]
+    return len(stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=image_ids)["imageDetails"]) == len(digests)
 
 
 def _invoke(handler: Any, event: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _invoke(handler: Any, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events_from_queue(stack: Stack, keys: list[str]) -> list[dict[str, Any]]:
-    """The first event that S3 sent for each of these keys, from the queue, in the keys' order."""
+    """The first event on the queue for each of these keys, in the order of the keys."""
     events: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + _EVENT_SECONDS
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""`make event`: the event that S3 sends about an object, made by hand for `sam local invoke -e` or `aws lambda invoke`.
+"""`make event`: prints an event like S3's about an object, for `sam local invoke -e` or `aws lambda invoke`.
 
-It tells bucket and key, and whatever else is `known`; the function asks S3 for what an event leaves out. Needs nothing
-but Python itself, so that nothing but the event is printed.
+The event has the bucket, the key and whatever else is `known`; the function asks S3 for the rest. This module needs no
+packages, since installing them would print more than the event.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def notification(bucket: str, key: str, **known: Any) -> Event:
                         "ownerIdentity": {"principalId": "EXAMPLE"},
                         "arn": f"arn:aws:s3:::{bucket}",
                     },
-                    # As S3 does in notifications, and nowhere else.
+                    # S3 encodes keys in notifications only.
                     "object": {"key": quote_plus(key, safe="/"), **known},
                 },
             }
@@ -73,7 +73,7 @@ def eventbridge(bucket: str, key: str, **known: Any) -> Event:
 
 
 def sqs(bucket: str, key: str, **known: Any) -> Event:
-    """What Lambda makes of the queue's message with S3's notification."""
+    """The event that Lambda makes of a queue message with S3's notification."""
     return message(json.dumps(notification(bucket, key, **known), separators=(",", ":")))
 
 
@@ -112,7 +112,7 @@ def _now() -> str:
 
 
 def main() -> None:
-    """Prints the event about the object KEY in BUCKET, in the FORM asked for."""
+    """Prints the event about the object KEY in BUCKET, in the requested FORM."""
     key, bucket, form = (_given(name) for name in ("KEY", "BUCKET", "FORM"))
     if form not in FORMS:
         sys.exit(f"There is no FORM {form!r}. {_USAGE}")
@@ -125,7 +125,7 @@ def _given(name: str) -> str:
         sys.exit(f"{name} is missing. {_USAGE}")
     try:
         value.encode()
-    except UnicodeEncodeError:  # what Python makes of a variable's bytes that are not UTF-8 cannot be written out
+    except UnicodeEncodeError:  # Python reads bytes that are not UTF-8 as surrogates
         sys.exit(f"{name} is not valid UTF-8. {_USAGE}")
     return value
 

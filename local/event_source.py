@@ -1,4 +1,4 @@
-"""Lambda's event source for the local queue: brings its messages to what `sam local start-lambda` serves."""
+"""Lambda's event source for the local queue: delivers messages to the function of `sam local start-lambda`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types_boto3_lambda.client import LambdaClient
     from types_boto3_sqs.type_defs import MessageTypeDef
 
-# Where `sam local start-lambda` serves unless it is told otherwise; the variable is the SDK's own for such a case.
+# The default address of `sam local start-lambda`. The SDK's AWS_ENDPOINT_URL_LAMBDA overrides it.
 _ENDPOINT: Final = "http://127.0.0.1:3001"
 _FUNCTION: Final = "Function"  # the template's name for it
 _PROBE_SECONDS: Final = 0.5
@@ -27,7 +27,7 @@ _AGAIN_SECONDS: Final = 10
 
 
 class EventSource:
-    """Takes one message at a time, as the template's does, while there is a function to bring it to."""
+    """Delivers one message at a time, like the template's event source, while a function is being served."""
 
     def __init__(self, stack: Stack) -> None:
         self._queue_url = stack.queue_url
@@ -39,23 +39,23 @@ class EventSource:
             region_name=REGION,
             aws_access_key_id="local",
             aws_secret_access_key="local",
-            # The function has 15 minutes; and what fails comes back from the queue, not from here.
+            # The function's timeout is 15 minutes. The queue redelivers what fails, so the client does not retry.
             config=Config(proxies={}, read_timeout=900, retries={"total_max_attempts": 1}),
         )
 
     def deliver(self) -> str | None:
-        """Brings one message to the function. A line on what came of it; `None` if there is no message, or no function.
+        """Delivers one message, and returns a line about the result; `None` if there is no message or no function.
 
-        What the function did not take stays on the queue, as long as it said, or for a moment if it said nothing.
+        A failed message stays on the queue. The function sets its delay; if it did not, the delay is a few seconds.
         """
         if not self._is_served():
             return None
-        # No long polling: moto would answer nobody else meanwhile.
+        # No long polling: it would block all other requests to moto.
         answer = self._sqs.receive_message(
             QueueUrl=self._queue_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
         )
         messages = answer.get("Messages", [])
-        return self._bring(messages[0]) if messages else None
+        return self._invoke(messages[0]) if messages else None
 
     def _is_served(self) -> bool:
         address = urlsplit(self._endpoint)
@@ -65,28 +65,28 @@ class EventSource:
             return False
         return True
 
-    def _bring(self, message: MessageTypeDef) -> str:
+    def _invoke(self, message: MessageTypeDef) -> str:
         about = _about(message["Body"])
-        given = event.message(
+        payload = event.message(
             message["Body"],
             message["MessageId"],
             message["ReceiptHandle"],
             int(message["Attributes"]["ApproximateReceiveCount"]),
         )
         try:
-            invoked = self._lambda.invoke(FunctionName=_FUNCTION, Payload=json.dumps(given))
+            invoked = self._lambda.invoke(FunctionName=_FUNCTION, Payload=json.dumps(payload))
             answer: dict[str, Any] = json.loads(invoked["Payload"].read() or b"{}")
         except (BotoCoreError, ClientError, ValueError) as error:
             return f"{about}: not invoked, comes back in {self._put_back(message)} seconds ({error})"
         if "FunctionError" in invoked or "errorMessage" in answer:
             return f"{about}: failed, comes back in {self._put_back(message)} seconds ({answer.get('errorMessage')})"
         if answer.get("batchItemFailures"):
-            return f"{about}: comes back later; the function's log tells why"
+            return f"{about}: comes back later; see the function's log"
         self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return f"{about}: done"
 
     def _put_back(self, message: MessageTypeDef) -> int:
-        """Lets a message that the function did not answer for come back sooner than in AWS: somebody is watching."""
+        """Makes a failed message visible sooner than in AWS, since somebody is watching. Returns the seconds."""
         self._sqs.change_message_visibility(
             QueueUrl=self._queue_url,
             ReceiptHandle=message["ReceiptHandle"],
@@ -96,7 +96,7 @@ class EventSource:
 
 
 def _about(body: str) -> str:
-    """Which object a message is about, for people."""
+    """The object that a message is about, for printing."""
     try:
         s3 = json.loads(body)["Records"][0]["s3"]
         return f"s3://{s3['bucket']['name']}/{unquote_plus(s3['object']['key'])}"

@@ -1,4 +1,4 @@
-"""Images to try things with, in every layout that the function knows: the same bytes wherever they are made."""
+"""Sample images in every layout that the function knows. Their bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 def digest_of(content: bytes) -> str:
-    """The digest that names these bytes."""
+    """The digest of these bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
@@ -46,19 +46,19 @@ class Built:
 
     @property
     def descriptor(self) -> dict[str, Any]:
-        """What an index says of it."""
+        """Its entry in an index."""
         platform = {"platform": self.platform} if self.platform else {}
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.manifest), **platform}
 
     @property
     def manifests(self) -> Files:
-        """The manifests below it and itself, by digest, children first."""
+        """Its own manifest and those below it, by digest, children first."""
         below = {digest: content for child in self.children for digest, content in child.manifests.items()}
         return below | {self.digest: self.manifest}
 
     @property
     def all_blobs(self) -> Files:
-        """Configs and layers, its own and those below it."""
+        """Its own configs and layers and those below it, by digest."""
         return {digest: blob for child in self.children for digest, blob in child.all_blobs.items()} | self.blobs
 
 
@@ -92,12 +92,12 @@ def index(*children: Built, **more: Any) -> Built:
 
 
 def blob_descriptor(blob: bytes, media_type: str) -> dict[str, Any]:
-    """What a manifest says of a blob."""
+    """A blob's descriptor in a manifest."""
     return {"mediaType": media_type, "digest": digest_of(blob), "size": len(blob)}
 
 
 def oci_layout(images: Mapping[str, Built]) -> Files:
-    """An OCI image layout, by tag; the tag "" stands for none. `index.json` comes first, so the worst."""
+    """An OCI layout of images by tag, "" for none. `index.json` comes first, which is the worst order."""
     entries = [built.descriptor | ({"annotations": {_REF_NAME: tag}} if tag else {}) for tag, built in images.items()]
     contents = {
         digest: blob for built in images.values() for digest, blob in (built.manifests | built.all_blobs).items()
@@ -119,7 +119,7 @@ def static_registry(tag: str, built: Built) -> Files:
 
 
 def registry_storage(repository: str, tag: str, built: Built) -> Files:
-    """What a registry's S3 driver writes for a push, in its order."""
+    """The files that a registry's S3 driver writes for a push, in the same order."""
     root = "docker/registry/v2"
     mine = f"{root}/repositories/{repository}"
     files: Files = {}

@@ -1,4 +1,4 @@
-"""What the handler is given, for invocations on this machine: an event, and what it asks of Lambda's context."""
+"""The handler's arguments for invocations on this machine: an event, and a Lambda context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from local.stack import BUCKET
 
 @dataclass
 class Invocation:
-    """A Lambda context with so many `seconds` left when it is made."""
+    """A Lambda context that has `seconds` left when it is created."""
 
     seconds: float = 900
     function_name: str = "s3-to-ecr-local"

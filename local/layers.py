@@ -1,4 +1,4 @@
-"""Layers to try things with: tar archives that are the same bytes wherever they are made."""
+"""Sample layers: tar archives whose bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tarfile
 
 
 def layer(name: str, content: bytes) -> bytes:
-    """An uncompressed layer with one file in it, of about its content's size."""
+    """An uncompressed layer with one file, slightly larger than the file's content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         member = tarfile.TarInfo(name)
@@ -19,6 +19,6 @@ def layer(name: str, content: bytes) -> bytes:
 
 
 def gzipped_layer(size: int, seed: int = 0) -> bytes:
-    """A gzip-compressed layer of a little more than `size` bytes, which do not compress."""
-    content = random.Random(seed).randbytes(size)  # noqa: S311 (nobody's secret)
+    """A gzip-compressed layer of slightly more than `size` bytes, with incompressible content."""
+    content = random.Random(seed).randbytes(size)  # noqa: S311 (not a secret)
     return gzip.compress(layer("srv/data.bin", content), compresslevel=1, mtime=0)

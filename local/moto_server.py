@@ -1,7 +1,7 @@
 """moto's server, one request at a time, at several addresses.
 
-moto serves in threads, and looks at a conditional write's condition some time before it writes. In DynamoDB both are
-one step, and the ledger's leases depend on it. And a container reaches this machine by another address than we do.
+moto serves requests in threads, and checks a conditional write's condition some time before it writes. In DynamoDB both
+are one step, and leases depend on that. Containers reach this machine at another address than its own processes do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(port: int, hosts: list[str]) -> None:
-    """Serves on a port of each of these addresses until it is killed. Raises `SystemExit` if one is taken."""
+    """Serves on the port of each of these addresses until it is killed."""
     lock = threading.Lock()
     moto = DomainDispatcherApplication(create_backend_app)
 

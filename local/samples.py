@@ -21,7 +21,7 @@ def _sample_layer(name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Sample:
-    """An object and the way in which it gets into the bucket, which decides its ETag."""
+    """An object, and the way it is uploaded, which decides its ETag."""
 
     key: str
     body: bytes
@@ -29,7 +29,7 @@ class Sample:
 
     @property
     def etag(self) -> str:
-        """The ETag that S3 gives it: the MD5, or for one part that of the part's MD5 with the number of parts."""
+        """The ETag that S3 gives it: the MD5, or for a multipart upload the MD5 of its one part's MD5, and "-1"."""
         md5 = hashlib.md5(self.body, usedforsecurity=False)
         if self.way == "multipart":
             return hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest() + "-1"
@@ -37,7 +37,7 @@ class Sample:
 
 
 def _sample_image(name: str) -> Built:
-    """One image like no other, so that every sample has something to upload."""
+    """A different image for each name, so that every sample has something to upload."""
     return images.image([_sample_layer(name)])
 
 

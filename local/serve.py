@@ -1,4 +1,4 @@
-"""`make local`: the stack, with the samples in its bucket, until Ctrl-C; for `sam local` and everything else."""
+"""`make local`: serves the stack with the samples until Ctrl-C, for `sam local` and any other client."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LAST_PORT: Final = 65535
 
 
 def main() -> None:
-    """Serves on PORT, 5000 unless set; beside this machine to its containers, or else to HOST."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the server, too, as Ctrl-C does
+    """Serves on PORT, by default 5000, at 127.0.0.1 and at the address that containers use."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # stops the server as well, like Ctrl-C
     port, host = _port(), _host()
     more_hosts = [host] if host and host != "127.0.0.1" else []
     with suppress(KeyboardInterrupt), ExitStack() as opened:
@@ -42,36 +42,36 @@ def _port() -> int:
 
 
 def _host() -> str | None:
-    """Where containers see this machine: as HOST says, or else as the container engine does."""
+    """The address at which containers reach this machine: HOST, or else the container engine's gateway."""
     given = os.environ.get("HOST")
     if not given:
         return gateway()
     return own_address(given) or sys.exit(
         f"HOST is {given!r}, which is not an IPv4 address of this machine. "
-        "Name the one at which its containers see it, or leave HOST out."
+        "Use the address at which containers reach this machine, or leave HOST unset."
     )
 
 
 def serve(stack: Stack) -> None:
-    """Fills the stack, tells about it, and brings messages to the function until it is interrupted."""
+    """Fills the stack, prints how to use it, and delivers messages to the function until interrupted."""
     with settings_for_sam(stack):
         put_samples(stack.s3)
-        # The samples are there for the events of events/: what is put from now on is the queue's.
+        # The samples belong to the events in events/. The queue is for objects uploaded from now on.
         stack.sqs.purge_queue(QueueUrl=stack.queue_url)
-        print(f"The local stack serves at {stack.endpoint}, until Ctrl-C.")
+        print(f"The local stack is running at {stack.endpoint}. Stop it with Ctrl-C.")
         print(f"  bucket      {BUCKET}, with the objects of events/")
         print(f"  repository  {REPOSITORY}")
         print(f"  queue       {stack.queue_url}")
         print("  function    sam build && sam local invoke --config-env local -e events/s3-put.json")
-        print("              or, to have the queue's messages brought to it: sam local start-lambda --config-env local")
-        print("A shell's variables for it:")
+        print("              or, to receive the queue's messages: sam local start-lambda --config-env local")
+        print("Environment variables for a shell:")
         for name, value in stack.environment.items():
             print(f"  export {name}={value}", flush=True)
         source = EventSource(stack)
         while True:
-            told = source.deliver()
-            if told:
-                print(told, flush=True)
+            line = source.deliver()
+            if line:
+                print(line, flush=True)
             else:
                 time.sleep(_POLL_SECONDS)
 

@@ -1,4 +1,4 @@
-"""A moto server with what template.yaml makes: bucket, queues, table; and a repository to upload to."""
+"""A moto server with the template's bucket, queues and table, and a repository to upload to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _QUEUE = "s3-to-ecr-work"
 _DEAD_LETTERS = "s3-to-ecr-dead-letters"
 _START_SECONDS = 60
 
-# Opens URLs on this machine, where a proxy of the user's has no part.
+# Opens URLs on this machine without the user's proxy.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -49,7 +49,7 @@ class Stack:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a function in this stack has to be told: the contract's variables, and where the stack is."""
+        """The variables that a function in this stack needs, including the stack's address."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "STATE_TABLE": TABLE,
@@ -59,7 +59,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """All variables of a function that runs in this stack, without Lambda."""
+        """All environment variables of a function that runs in this stack without Lambda."""
         return {
             **self.settings,
             "AWS_REGION": REGION,
@@ -68,7 +68,7 @@ class Stack:
             "AWS_SECRET_ACCESS_KEY": "local",
             "POWERTOOLS_SERVICE_NAME": "s3-to-ecr",
             "POWERTOOLS_METRICS_NAMESPACE": "S3ToEcr",
-            # Past a proxy of the user's. The second name wins where both are set.
+            # Bypasses the user's proxy. Where both names are set, the second wins.
             **{name: f"{os.environ.get(name, '')},127.0.0.1".lstrip(",") for name in ("NO_PROXY", "no_proxy")},
         }
 
@@ -89,27 +89,27 @@ class Stack:
         return _session().client("dynamodb", endpoint_url=self.endpoint, config=_CONFIG)
 
 
-# Tests and demos talk to a server on this machine; a proxy of the user's has no part in that.
+# Tests and demos talk to a server on this machine, never through the user's proxy.
 _CONFIG = Config(proxies={}, retries={"mode": "standard", "total_max_attempts": 3})
 
 
 @functools.cache
 def _session() -> boto3.Session:
-    """The one session of this process: it keeps the service models that it has parsed."""
+    """The session shared by this process, which caches parsed service models."""
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
 @contextmanager
 def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
-    """Starts the stack on `port`, by 0 on a free one, and stops it in the end.
+    """Starts the stack on `port`, or a free port if it is 0, and stops it at the end.
 
-    It serves on this machine only, and on `more_hosts`, other addresses that this machine has. Raises `OSError` if the
-    port is taken on any of them, or this machine does not have it.
+    It serves on 127.0.0.1 and on `more_hosts`, other addresses of this machine. Raises `OSError` if the port is taken
+    on any of them, or an address is not this machine's.
     """
     port = free_port(port)
     for host in more_hosts:
         free_port(port, host)
-    # The server must not be led to itself, nor to the user's real account.
+    # The server must call neither itself nor the user's real account.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "moto_server.py"), str(port), "127.0.0.1", *more_hosts],
@@ -127,12 +127,12 @@ def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
 
 
 def free_port(port: int = 0, host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at the moment; `port` itself unless 0. Raises `OSError` if that is taken."""
+    """A TCP port that is currently free; `port` itself unless it is 0. Raises `OSError` if that is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
-        found: int = probe.getsockname()[1]
-        return found
+        bound: int = probe.getsockname()[1]
+        return bound
 
 
 def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
@@ -170,7 +170,7 @@ def _create(endpoint: str) -> Stack:
 
 
 def create_state_table(dynamodb: DynamoDBClient, name: str) -> None:
-    """A table as the template makes it."""
+    """Creates a state table like the template's."""
     dynamodb.create_table(
         TableName=name,
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
