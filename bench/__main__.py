@@ -1,4 +1,4 @@
-"""`make bench`: measures it all, in one run on one machine, and writes RESULTS.md and results.svg."""
+"""`make bench`: runs all measurements on one machine, and writes RESULTS.md and results.svg."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.report import Results
 from bench.servers import Servers, running
 from bench.sink import PART_SIZE, VERIFIED
 
-# Contestant, and whether the digest is known before.
+# The contestant, and whether the digest is known beforehand.
 RUNS = [("floor", True), ("s3-to-ecr", True), ("plain", True), ("floor", False), ("s3-to-ecr", False), ("plain", False)]
 
 
 def run(size: int, large: int, rounds: int) -> Results:
-    """All measurements, with layers of `size` bytes, and of up to `large` for the memory."""
+    """Runs all measurements with layers of `size` bytes, and for memory of up to `large` bytes."""
     results = Results(size, rounds, skopeo_version=measure.skopeo_version())
     with running() as servers:
         _check(results, servers)
@@ -36,7 +36,7 @@ def run(size: int, large: int, rounds: int) -> Results:
 
 
 def _check(results: Results, servers: Servers) -> None:
-    say("checking that every contestant brings every byte")
+    say("checking that every contestant transfers every byte")
     size = min(results.size, 5 * PART_SIZE + 1)
     for contestant, known in RUNS:
         measure.transfer(contestant, servers, size, known=known, folder=VERIFIED)
@@ -104,17 +104,17 @@ def say(what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--mib", type=int, default=GIB // MIB, help="the layer's size")
-    parser.add_argument("--large-mib", type=int, default=4 * GIB // MIB, help="the largest layer, for the memory")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--mib", type=int, default=GIB // MIB, help="the layer's size in MiB")
+    parser.add_argument("--large-mib", type=int, default=4 * GIB // MIB, help="the largest layer for memory, in MiB")
+    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="the folder for the results")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not sys.platform.startswith("linux"):
-        parser.error("the benchmarks read Linux's /proc")
-    results = run(asked.mib * MIB, asked.large_mib * MIB, asked.rounds)
-    plot.draw(results, asked.output / "results.svg")
+        parser.error("the benchmarks need Linux, because they read /proc")
+    results = run(arguments.mib * MIB, arguments.large_mib * MIB, arguments.rounds)
+    plot.draw(results, arguments.output / "results.svg")
     text = report.markdown(results)
-    (asked.output / "RESULTS.md").write_text(text)
+    (arguments.output / "RESULTS.md").write_text(text)
     print(text)
 
 

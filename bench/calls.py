@@ -1,4 +1,4 @@
-"""What one object costs in calls to S3, ECR and DynamoDB, counted on the wire of the local stack."""
+"""Counts the calls to S3, ECR and DynamoDB for one object, as sent to the local stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONFIG_BLOB = b'{"architecture":"arm64","os":"linux"}' + b" " * 2000
 
 
 def recorded(clients: Clients) -> list[str]:
-    """The calls that the clients send from now on, as `service:Operation`, retries included."""
+    """Records the calls that the clients send from now on, as `service:Operation`, retries included."""
     calls: list[str] = []
 
     def note(event_name: str, **_: object) -> None:
@@ -27,7 +27,7 @@ def recorded(clients: Clients) -> list[str]:
 
 
 def main() -> None:
-    """Prints the calls for a blob of 2 KB, by what is known of it, as JSON."""
+    """Prints, as JSON, the calls for a blob of 2 KB in each case."""
     found: dict[str, list[str]] = {}
     with running() as stack:
         os.environ.update(stack.environment)
@@ -47,13 +47,13 @@ def main() -> None:
 
         unknown = put(f"{REPOSITORY}/config.json")
         count("digest not in the key, new", unknown)
-        count("digest not in the key, the event again", unknown)
+        count("digest not in the key, repeated event", unknown)
         known = put(f"{REPOSITORY}-other/sha256:{hashlib.sha256(_CONFIG_BLOB).hexdigest()}")
         stack.ecr.create_repository(repositoryName=f"{REPOSITORY}-other")
         count("digest in the key, new", known)
-        count("digest in the key, the event again", known)
+        count("digest in the key, repeated event", known)
         count(
-            "digest in the key, the layer in ECR already",
+            "digest in the key, layer already in ECR",
             put(f"{REPOSITORY}/{hashlib.sha256(_CONFIG_BLOB).hexdigest()}"),
         )
     print(json.dumps(found))

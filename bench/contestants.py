@@ -1,7 +1,7 @@
-"""Ways of one blob from S3 to ECR. Each runs in a process of its own, which reports what it took.
+"""The contestants: ways to copy one blob from S3 to ECR. Each runs in its own process, which reports its cost.
 
-Measured is the transfer, from the first call to the last: what comes before, imports and clients, is the cold start's
-table. A digest that is `known` is given with the key; otherwise each has to compute it.
+Only the transfer is measured, from the first call to the last. Imports and creating clients count as the cold start. A
+`known` digest is in the key; otherwise each contestant computes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from local.invocation import Invocation, put_event
 
 @dataclass(frozen=True)
 class Task:
-    """What to carry: the source's object of `size` bytes, into the folder's repository of that size."""
+    """What to transfer: the source's object of `size` bytes, to the folder's repository of that size."""
 
     source: str
     sink: str
@@ -48,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a transfer took. `peak_bytes` is the process's largest resident memory."""
+    """The cost of a transfer. `peak_bytes` is the process's largest resident memory."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -56,7 +56,7 @@ class Measure:
 
 
 def plain(task: Task) -> Callable[[], str]:
-    """The loop that one would write with boto3: one GET, read a part, send it."""
+    """The obvious loop with boto3: one GET, then read a part and send it."""
     s3 = boto3.client("s3", endpoint_url=task.source)
     ecr = boto3.client("ecr", endpoint_url=task.sink)
 
@@ -88,7 +88,7 @@ def plain(task: Task) -> Callable[[], str]:
 
 
 def s3_to_ecr(task: Task) -> Callable[[], str]:
-    """The handler of this project, called as Lambda calls it, with S3's event."""
+    """The handler of this project, called with S3's event as Lambda does."""
     os.environ.update(
         AWS_ENDPOINT_URL_S3=task.source,
         AWS_ENDPOINT_URL_ECR=task.sink,
@@ -105,7 +105,7 @@ def s3_to_ecr(task: Task) -> Callable[[], str]:
 
 
 def floor(task: Task) -> Callable[[], str]:
-    """What cannot be saved: bare sockets, SIMD base64, one SHA-256 over each request's body. No errors, no retries."""
+    """The lower bound: bare sockets, SIMD base64, one SHA-256 of each request's body. No error handling or retries."""
     source, sink = _connected(task.source), _connected(task.sink)
     part = memoryview(bytearray(PART_SIZE))
 
@@ -148,7 +148,7 @@ def _connected(url: str) -> socket.socket:
 
 
 def _head(peer: socket.socket) -> tuple[int, bytes]:
-    """An answer's content length, and what came of its body with the head."""
+    """A response's content length, and the beginning of its body that came with the head."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += peer.recv(65536)
@@ -174,10 +174,10 @@ def _answer_to(peer: socket.socket, operation: str, *body: bytes) -> dict[str, A
     length, answer = _head(peer)
     while len(answer) < length:
         answer += peer.recv(65536)
-    found: dict[str, Any] = json.loads(answer)
-    if "__type" in found:
-        raise RuntimeError(f"{operation}: {found}")
-    return found
+    result: dict[str, Any] = json.loads(answer)
+    if "__type" in result:
+        raise RuntimeError(f"{operation}: {result}")
+    return result
 
 
 CONTESTANTS = {"plain": plain, "s3-to-ecr": s3_to_ecr, "floor": floor}
@@ -195,11 +195,11 @@ def main() -> None:
 
 
 def peak_bytes(process: str) -> int:
-    """A process's VmHWM. Unlike ru_maxrss it does not count the parent's memory before the new program began."""
+    """A process's VmHWM. Unlike ru_maxrss, it excludes the parent's memory before exec."""
     for line in Path("/proc", process, "status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
-    return 0  # it has just ended
+    return 0  # the process has just ended
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs what is to be measured, in rounds, each in a process of its own, and gives medians."""
+"""Runs the measurements in rounds, each in its own process, and computes medians."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 FOLDER = "bench/"
 
-# Nothing of the user's account has a part in this, nor has a proxy.
+# Free of the user's account, settings and proxy.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))} | {
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def interleaved(rounds: int, runs: Mapping[K, Callable[[], T]]) -> dict[K, list[T]]:
-    """What each run gave, round by round: what disturbs the machine for a while disturbs all of them."""
+    """The results of each run. The runs take turns, so that a disturbance of the machine affects all of them."""
     found: dict[K, list[T]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -59,9 +59,9 @@ def median(measures: list[Measure]) -> Measure:
 
 
 def transfer(contestant: str, servers: Servers, size: int, *, known: bool, folder: str = FOLDER) -> Measure:
-    """One transfer by a contestant. In the folder `VERIFIED` the sink looks at every byte, and refuses wrong ones."""
+    """One transfer by a contestant. In the folder `VERIFIED` the sink checks every byte."""
     task = Task(servers.source, servers.sink, folder, size, digest_of(size), known)
-    # What the contestant prints is its log, and not wanted here.
+    # Standard output has only the contestant's log.
     done = python("-m", "bench.contestants", contestant, json.dumps(asdict(task)))
     return Measure(**json.loads(done.stderr.splitlines()[-1]))
 
@@ -88,7 +88,7 @@ def skopeo(servers: Servers, size: int, folder: str = FOLDER) -> Measure:
 
 
 def skopeo_version() -> str | None:
-    """Which skopeo is installed, if one is."""
+    """The version of the installed skopeo, if there is one."""
     if not shutil.which("skopeo"):
         return None
     return subprocess.run(["skopeo", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()  # noqa: S607
@@ -98,25 +98,25 @@ _COLD_START = "import time; started = time.perf_counter(); {}; print(time.perf_c
 _THREE_CLIENTS = "import boto3; [boto3.client(name) for name in ('s3', 'ecr', 'dynamodb')]"
 
 
-# As in Lambda: what `sam build` makes has no compiled modules, and the function may not write any.
+# As in Lambda: the output of `sam build` has no compiled modules, and the function cannot write any.
 WITHOUT_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nowhere"}
 
 
 def cold_start_of_boto3(**environment: str) -> float:
-    """Seconds to import boto3 and make the clients that a function like this needs."""
+    """Seconds to import boto3 and create the clients that a function like this needs."""
     return float(python("-c", _COLD_START.format(_THREE_CLIENTS), **environment).stdout)
 
 
 def cold_start(**environment: str) -> float:
-    """Seconds to import the handler, its clients made."""
+    """Seconds to import the handler, which creates its clients."""
     return float(python("-c", _COLD_START.format("import handler"), **environment).stdout)
 
 
 def import_seconds(**environment: str) -> dict[str, float]:
-    """What `python -X importtime` says of the handler's import, by whose modules they are."""
-    told = python("-X", "importtime", "-c", "import handler", **environment).stderr
+    """Seconds that the handler's import takes for each group of modules, by `python -X importtime`."""
+    report = python("-X", "importtime", "-c", "import handler", **environment).stderr
     found: dict[str, float] = {}
-    for line in told.splitlines():
+    for line in report.splitlines():
         own, _, name = line.removeprefix("import time:").split("|")
         if own.strip().isdigit():
             group = _GROUPS.get(name.strip().partition(".")[0], "the standard library and the rest")
@@ -124,24 +124,24 @@ def import_seconds(**environment: str) -> dict[str, float]:
     return found
 
 
-_SDK = "boto3, botocore and what they need"
+_SDK = "boto3, botocore and their dependencies"
 _GROUPS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six"), _SDK),
     "aws_lambda_powertools": "Powertools",
     "s3_to_ecr": "this project's modules",
     "pybase64": "pybase64",
-    "handler": "the handler itself: making three clients",
+    "handler": "the handler itself: creating three clients",
 }
 
 
 def calls() -> dict[str, list[str]]:
-    """The calls of one small object, by what is known of it."""
+    """The calls for one small object in each case."""
     found: dict[str, list[str]] = json.loads(python("-m", "bench.calls").stdout.splitlines()[-1])
     return found
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with the function's modules and the bench's environment, and more of it."""
+    """Runs Python with the function's modules in the bench's environment, extended by these variables."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The results as a picture."""
+"""Draws the results."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ _LABELS = {
 
 def draw(results: Results, file: Path) -> None:
     """Draws CPU, memory and waiting side by side, as SVG."""
-    # Text stays text, and the same results make the same file.
+    # Text stays text, and equal results give equal files.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "s3-to-ecr", "font.size": 9}):
         figure = Figure(figsize=(11, 3.1), layout="constrained")
         cpu, memory, waiting = figure.subplots(1, 3)
         shown = [name for name in _LABELS if name in results.throughput]
-        _bars(cpu, {name: results.cpu_per_gib(name[0], known=name[1]) for name in shown}, "CPU seconds a GiB", "{:.1f}")
+        _bars(
+            cpu, {name: results.cpu_per_gib(name[0], known=name[1]) for name in shown}, "CPU seconds per GiB", "{:.1f}"
+        )
         peaks = {name: results.throughput[name].peak_bytes / 1e6 for name in shown}
         _bars(memory, peaks, "peak memory, MB", "{:.0f}")
         walls = {name: results.delayed[name].wall_seconds for name in _LABELS if name in results.delayed}
-        _bars(waiting, walls, "seconds a layer, with delays\n(dashed: ECR's delays alone)", "{:.1f}")
+        _bars(waiting, walls, "seconds per layer, with delays\n(dashed: ECR's delays alone)", "{:.1f}")
         waiting.axvline(results.delay_bound, color=_BOUND, linestyle="--", linewidth=1)
         figure.savefig(file, metadata={"Date": None})
 

@@ -1,4 +1,4 @@
-"""The results as a page to read."""
+"""Writes the results as a Markdown page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NAMES = {
     "skopeo": "skopeo",
 }
 
-# How long the servers take for an answer where that is measured.
+# The servers' delays in the measurement of waiting.
 FIRST_BYTE_SECONDS = 0.060
 PART_SECONDS = 0.150
 
-# What the project holds itself to.
+# The project's goals.
 MOST_OF_PLAIN = 1 / 4
 MOST_OF_FLOOR = 2.0
 MOST_OF_BOUND = 1.05
@@ -36,7 +36,7 @@ MOST_OF_COLD_START = 1.25
 
 @dataclass
 class Results:
-    """Everything that was measured. Sizes are in bytes, times in seconds; the flag is whether the digest was known."""
+    """All measurements. Sizes are in bytes, times in seconds; the flag says whether the digest was known."""
 
     size: int
     rounds: int
@@ -56,28 +56,28 @@ class Results:
 
     @property
     def few_rounds(self) -> int:
-        """For what takes long and varies little."""
+        """The rounds of measurements that take long and vary little."""
         return min(self.rounds, 3)
 
     @property
     def delay_bound(self) -> float:
-        """Seconds that nobody is faster than, where every answer is delayed: parts go to ECR one after the other."""
+        """The fewest seconds that are possible with delays, since parts go to ECR one after the other."""
         parts = -(-self.size // PART_SIZE)
         return parts * max(PART_SECONDS, FIRST_BYTE_SECONDS)
 
     def cpu_per_gib(self, name: str, *, known: bool = True) -> float:
-        """CPU seconds a GiB."""
+        """CPU seconds per GiB."""
         return self.throughput[name, known].cpu_seconds * GIB / self.size
 
     def figures(self, name: str, *, known: bool) -> tuple[str, str, str]:
-        """CPU and wall seconds a GiB, and the peak in MB, to be read."""
+        """CPU and wall seconds per GiB and the peak in MB, formatted."""
         measured = self.throughput[name, known]
         wall = measured.wall_seconds * GIB / self.size
         return f"{self.cpu_per_gib(name, known=known):.2f}", f"{wall:.2f}", f"{measured.peak_bytes / 1e6:.0f}"
 
 
 def markdown(results: Results) -> str:
-    """All of RESULTS.md."""
+    """The text of RESULTS.md."""
     sections = [_head(results), _goals(results), _throughput(results), _delayed(results), _memory(results)]
     sections += [_cold_start(results), _calls(results), _skopeo(results)]
     return "\n\n".join(sections) + "\n"
@@ -86,7 +86,7 @@ def markdown(results: Results) -> str:
 def _head(results: Results) -> str:
     return f"""# What it costs
 
-Written by `make bench`; [README](README.md) tells what is measured and how.
+Written by `make bench`; [README](README.md) explains what is measured and how.
 
 {_machine()}. Layers of {_size(results.size)}, plain HTTP on loopback.
 
@@ -116,17 +116,17 @@ def _goals(results: Results) -> str:
     waiting = max(results.delayed["s3-to-ecr", known].wall_seconds for known in (True, False)) / results.delay_bound
     cold = results.cold_starts["s3-to-ecr with a queue"] / results.cold_starts["boto3"]
     goals = [
-        ("CPU, of the plain loop's, digest known", cpu / results.cpu_per_gib("plain"), MOST_OF_PLAIN, ".2f"),
-        ("CPU, of the floor's, digest known", cpu / results.cpu_per_gib("floor"), MOST_OF_FLOOR, ".2f"),
-        ("Wall time with delays, of the bound", waiting, MOST_OF_BOUND, ".3f"),
+        ("CPU relative to the plain loop, digest known", cpu / results.cpu_per_gib("plain"), MOST_OF_PLAIN, ".2f"),
+        ("CPU relative to the floor, digest known", cpu / results.cpu_per_gib("floor"), MOST_OF_FLOOR, ".2f"),
+        ("Wall time with delays, relative to the bound", waiting, MOST_OF_BOUND, ".3f"),
         ("Peak memory of all transfers, MB", results.highest_peak / 1e6, MOST_BYTES / 1e6, ".0f"),
-        (f"Peak memory for {_size(largest)}, of that for {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
-        ("Cold start, of boto3's with three clients", cold, MOST_OF_COLD_START, ".2f"),
+        (f"Peak memory for {_size(largest)}, relative to {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
+        ("Cold start, relative to boto3 with three clients", cold, MOST_OF_COLD_START, ".2f"),
     ]
     if results.skopeo_version:
         computed = results.cpu_per_gib("s3-to-ecr", known=False)
-        goals.append(("CPU, of skopeo's, digest known", cpu / results.cpu_per_gib("skopeo"), 1, ".2f"))
-        goals.append(("CPU, of skopeo's, digest computed", computed / results.cpu_per_gib("skopeo"), 1, ".2f"))
+        goals.append(("CPU relative to skopeo, digest known", cpu / results.cpu_per_gib("skopeo"), 1, ".2f"))
+        goals.append(("CPU relative to skopeo, digest computed", computed / results.cpu_per_gib("skopeo"), 1, ".2f"))
     rows = [
         (what, format(found, style), f"≤ {format(most, style)}", "yes" if found <= most else "**no**")
         for what, found, most, style in goals
@@ -137,7 +137,7 @@ def _goals(results: Results) -> str:
 def _throughput(results: Results) -> str:
     text = f"""## Throughput
 
-Seconds a GiB, from the first call to the last, with nothing to wait for. Medians of {results.rounds} rounds."""
+Seconds per GiB, from the first call to the last, without delays. Medians of {results.rounds} rounds."""
     for known in (True, False):
         floor = results.throughput["floor", known]
         rows = []
@@ -145,8 +145,8 @@ Seconds a GiB, from the first call to the last, with nothing to wait for. Median
             if is_known == known and name != "skopeo":
                 cpu, wall, peak = results.figures(name, known=known)
                 rows.append((NAMES[name], cpu, f"{measured.cpu_seconds / floor.cpu_seconds:.2f}", wall, peak))
-        title = "Digest known from the key, for ECR to verify" if known else "Digest computed on the way"
-        text += f"\n\n{title}:\n\n" + table(("", "CPU s", "times the floor's", "wall s", "peak MB"), rows)
+        title = "Digest known from the key, verified by ECR" if known else "Digest computed during the transfer"
+        text += f"\n\n{title}:\n\n" + table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
     return text
 
 
@@ -163,10 +163,10 @@ def _delayed(results: Results) -> str:
     ]
     text = f"""## Waiting
 
-S3 takes {1000 * FIRST_BYTE_SECONDS:.0f} ms to the first byte of an answer, ECR {1000 * PART_SECONDS:.0f} ms for a part,
-from the first byte of its request to its answer. Parts go to ECR one after the other, so nobody is faster than the
-slower of the two: {results.delay_bound:.2f} s for {_size(results.size)}. Medians of {results.few_rounds} rounds."""
-    return f"{text}\n\n" + table(("", "digest", "wall s", "times the bound", "peak MB"), rows)
+S3 takes {1000 * FIRST_BYTE_SECONDS:.0f} ms to the first byte of a response. ECR takes {1000 * PART_SECONDS:.0f} ms for
+a part, from the first byte of the request to the response. Parts go to ECR one after the other, so the slower of the
+two is the bound: {results.delay_bound:.2f} s for {_size(results.size)}. Medians of {results.few_rounds} rounds."""
+    return f"{text}\n\n" + table(("", "digest", "wall s", "relative to the bound", "peak MB"), rows)
 
 
 def _memory(results: Results) -> str:
@@ -192,19 +192,19 @@ def _cold_start(results: Results) -> str:
         for name, what in [
             ("boto3", "boto3, with clients for S3, ECR and DynamoDB"),
             ("s3-to-ecr", f"{NAMES['s3-to-ecr']}, for events from S3 or EventBridge"),
-            ("s3-to-ecr with a queue", f"{NAMES['s3-to-ecr']}, for events from SQS, as the template has it"),
+            ("s3-to-ecr with a queue", f"{NAMES['s3-to-ecr']}, for events from SQS, as in the template"),
         ]
     ]
     largest_first = sorted(results.imports.items(), key=lambda group: -group[1])
     imports = [(group, f"{1000 * seconds:.0f}") for group, seconds in largest_first]
     text = f"""## Cold start
 
-To have imported everything and made the clients, in a new process. *Compiling* is without compiled modules, as Lambda
-has it from `sam build`. Medians of {3 * results.rounds} rounds, compiling of {results.few_rounds}."""
-    head = ("", "ms", "times boto3's", "compiling, ms", "times boto3's")
+The time to import everything and create the clients, in a new process. *Compiling* means without compiled modules, like
+the output of `sam build`. Medians of {3 * results.rounds} rounds, compiling of {results.few_rounds}."""
+    head = ("", "ms", "relative to boto3", "compiling, ms", "relative to boto3")
     return (
         f"{text}\n\n{table(head, rows)}\n\n"
-        "Whose modules take how much of that, by `python -X importtime`, which takes its own time, too:\n\n"
+        "The share of each group of modules, by `python -X importtime`, which adds its own overhead:\n\n"
         + table(("modules", "ms"), imports)
     )
 
@@ -215,7 +215,7 @@ def _calls(results: Results) -> str:
         for what, calls in results.calls.items()
     ]
     return (
-        "## Calls for a blob of 2 KB\n\nOn the wire of the local stack; the event tells the object's size and ETag.\n\n"
+        "## Calls for a blob of 2 KB\n\nAs sent to the local stack; the event has the object's size and ETag.\n\n"
         + table(("", "S3", "ECR", "DynamoDB", "calls"), rows)
     )
 
@@ -226,7 +226,7 @@ def _operations(calls: Iterable[str], service: str) -> str:
 
 def _skopeo(results: Results) -> str:
     if not results.skopeo_version:
-        return "## skopeo\n\nNot installed where this ran."
+        return "## skopeo\n\nskopeo was not installed."
     rows = [
         (NAMES["s3-to-ecr"], *results.figures("s3-to-ecr", known=True)),
         (f"{NAMES['s3-to-ecr']}, digest computed", *results.figures("s3-to-ecr", known=False)),
@@ -234,14 +234,14 @@ def _skopeo(results: Results) -> str:
     ]
     text = f"""## skopeo
 
-`skopeo copy --preserve-digests`, {results.skopeo_version.removeprefix("skopeo version ")}, of an image with the same
-layer, from a registry to a registry that the same two servers play; its start is counted. A registry takes the bytes as
-they are, ECR's API takes them in base64."""
-    return f"{text}\n\n" + table(("", "CPU s a GiB", "wall s a GiB", "peak MB"), rows)
+`skopeo copy --preserve-digests`, {results.skopeo_version.removeprefix("skopeo version ")}, copies an image with the
+same layer between two registries, which the same two servers provide. Its start-up is included. A registry takes the
+bytes as they are; ECR's API takes them in base64."""
+    return f"{text}\n\n" + table(("", "CPU s per GiB", "wall s per GiB", "peak MB"), rows)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table, its first column to the left and the others to the right."""
+    """A Markdown table with the first column left-aligned and the others right-aligned."""
     align = ("---", *["---:"] * (len(head) - 1))
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows))
 

@@ -1,4 +1,4 @@
-"""The source and the sink, each a process of its own, on loopback."""
+"""Runs the source and the sink on loopback, each in its own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Servers:
-    """URLs of the two."""
+    """The servers' URLs."""
 
     source: str
     sink: str
@@ -22,7 +22,7 @@ class Servers:
 
 @contextmanager
 def running(*, first_byte_seconds: float = 0, part_seconds: float = 0) -> Iterator[Servers]:
-    """Both servers. The source waits before an answer's first byte, the sink takes its time for every part."""
+    """Runs both servers. The source delays the first byte of every response, the sink delays every part."""
     with ExitStack() as stack:
         yield Servers(
             stack.enter_context(_process("bench.source", first_byte_seconds)),
@@ -35,7 +35,7 @@ def _process(module: str, seconds: float) -> Iterator[str]:
     command = [sys.executable, "-m", module, str(seconds)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdin is None or process.stdout is None:
-            raise RuntimeError("a process without the pipes that it was given")
+            raise RuntimeError("the server process has no pipes")
         try:
             yield process.stdout.readline().strip()
         finally:

@@ -1,4 +1,4 @@
-"""An ECR to write to, with the DynamoDB that the function keeps its state in. For skopeo also a registry."""
+"""The sink: an ECR to upload to, the DynamoDB for the function's state, and a registry for skopeo."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import pybase64
 from bench.wire import Answer, Connection, Request, serve
 
 PART_SIZE = 10_485_760
-# Layers sent to repositories in here are decoded and hashed. Elsewhere only the parts' offsets and sizes are looked at,
-# to leave the cores to the client.
+# Layers for repositories in this folder are decoded and hashed. Elsewhere only the parts' offsets and sizes are
+# checked, to leave the cores to the client.
 VERIFIED = "verified/"
-# Where the JSON members of an UploadLayerPart stand, before or after its blob.
+# The JSON members of an UploadLayerPart are this close to the beginning or the end of its body.
 _MARGIN_BYTES = 4096
 
 
 @dataclass
 class Upload:
-    """A layer on its way in."""
+    """An upload in progress."""
 
     verified: bool
     received: int = 0
@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 class Sink:
-    """ECR's layer API, with the DynamoDB that the function keeps its state in; also a registry."""
+    """Answers requests to ECR's layer API, to DynamoDB and to the registry. Each part takes `part_seconds`."""
 
     def __init__(self, part_seconds: float) -> None:
         self._part_seconds = part_seconds
@@ -74,7 +74,7 @@ class Sink:
                 if upload.verified and digest != f"sha256:{upload.sha256.hexdigest()}":
                     raise Refused(f"InvalidLayerException: the layer does not have the digest {digest}")
                 return {"uploadId": members["uploadId"], "layerDigest": digest}
-        return {"Attributes": {"taken": {"N": "1"}}}  # DynamoDB: nothing was there before, and everything is taken
+        return {"Attributes": {"taken": {"N": "1"}}}  # DynamoDB: every row is new, and every write succeeds
 
     def _upload_part(self, length: int, connection: Connection) -> dict[str, Any]:
         began = time.monotonic()
@@ -88,11 +88,11 @@ class Sink:
         first, last = int(_member(text, rb'"partFirstByte": ?(\d+)')), int(_member(text, rb'"partLastByte": ?(\d+)'))
         upload = self._uploads[upload_id]
         if first != upload.received:
-            raise Refused(f"InvalidLayerPartException: byte {first} where {upload.received} comes next")
+            raise Refused(f"InvalidLayerPartException: byte {first} was sent, but byte {upload.received} is next")
         if upload.verified:
             blob = pybase64.b64decode(json.loads(text)["layerPartBlob"], validate=True)
             if len(blob) != last - first + 1:
-                raise Refused("InvalidLayerPartException: the part's length is not that of its bytes")
+                raise Refused("InvalidLayerPartException: the part's length does not match its offsets")
             upload.sha256.update(blob)
         elif length < 4 * (last - first + 1) // 3:
             raise Refused("InvalidLayerPartException: the part is shorter than its bytes in base64")

@@ -1,4 +1,4 @@
-"""An S3 to read from: any object of any size. For skopeo also a registry, over the same bytes."""
+"""The source: an S3 with objects of any size, and for skopeo a registry with the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ETAG = "0123456789abcdef0123456789abcdef"
 
 
 class Source:
-    """S3: the key `<folder>/<size>/<name>` is an object of that size. The image `<folder>/<size>` has it as layer."""
+    """S3: the key `<folder>/<size>/<name>` is an object of that size, and the layer of the image `<folder>/<size>`."""
 
     def __init__(self, first_byte_seconds: float) -> None:
         self._first_byte_seconds = first_byte_seconds
@@ -28,8 +28,8 @@ class Source:
         size = size_of(request.path)
         span = (0, size)
         headers = {"ETag": f'"{ETAG}"', "Accept-Ranges": "bytes"}
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
-            span = (int(asked[1]), min(int(asked[2]) + 1, size))
+        if requested := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
+            span = (int(requested[1]), min(int(requested[2]) + 1, size))
             headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
             return Answer(206, headers=headers, span=span)
         return Answer(200, headers=headers, span=span)
@@ -57,7 +57,7 @@ def size_of(path: str) -> int:
 
 def image_of(size: int) -> tuple[bytes, bytes]:
     """Config and manifest of the image whose only layer is the source's object of that size."""
-    # Whatever its content is: nothing unpacks it, and an uncompressed layer is copied as it stands.
+    # The content is no tar archive, but nothing unpacks it: an uncompressed layer is copied unchanged.
     digest = digest_of(size)
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest]}}
     body = json.dumps(config).encode()

@@ -1,4 +1,4 @@
-"""HTTP at C speed: bytes move by `sendfile` and `recv_into`, so that the servers are never what is measured."""
+"""HTTP at C speed, with `sendfile` and `recv_into`, so that the servers are never the bottleneck."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-# Content of any size repeats a block whose length shares no factor with a part's: no two parts are alike.
+# Content repeats a block whose length shares no factor with the part size, so no two parts are alike.
 _BLOCK_BYTES = 33_554_467
 _BUFFER_BYTES = 1024 * 1024
 _TLS_HANDSHAKE = b"\x16"
@@ -23,7 +23,7 @@ _TLS_HANDSHAKE = b"\x16"
 
 @dataclass
 class Request:
-    """One HTTP request's head."""
+    """The head of an HTTP request."""
 
     method: str
     target: str
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """One HTTP answer. `span` is a range of the content to send instead of `body`."""
+    """An HTTP response. `span` is a range of the content to send instead of `body`."""
 
     status: int
     body: bytes = b""
@@ -49,7 +49,7 @@ class Answer:
 
 
 class Connection:
-    """One client's connection: requests in, answers out."""
+    """One client's connection, which receives requests and sends answers."""
 
     def __init__(self, peer: socket.socket) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -61,7 +61,7 @@ class Connection:
         """The next request, or `None` when the client is done."""
         while (end := self._pending.find(b"\r\n\r\n")) < 0:
             if self._pending.startswith(_TLS_HANDSHAKE):
-                return None  # skopeo asks for TLS first, even where it may do without
+                return None  # skopeo tries TLS first, even with TLS verification off
             if not (more := self._peer.recv(65536)):
                 return None
             self._pending += more
@@ -74,7 +74,7 @@ class Connection:
         return Request(method, target, headers)
 
     def drain(self, request: Request, *, hashed: bool = False) -> str:
-        """Takes all of a body that nobody keeps, in chunks or not. Returns the SHA-256 in hex of what was `hashed`."""
+        """Receives a whole body, chunked or not, and drops it. Returns its SHA-256 in hex if it is to be `hashed`."""
         sha256 = hashlib.sha256()
         if request.headers.get("transfer-encoding") == "chunked":
             while length := int(self._line(), 16):
@@ -103,7 +103,7 @@ class Connection:
         return body
 
     def skip(self, length: int) -> None:
-        """Leaves out the next bytes of a body: the kernel drops them, which costs less than to copy them."""
+        """Skips the next bytes of a body. The kernel drops them, which costs less than copying them."""
         dropped = min(length, len(self._pending))
         del self._pending[:dropped]
         while dropped < length:
@@ -113,7 +113,7 @@ class Connection:
     @staticmethod
     def _received(length: int) -> int:
         if not length:
-            raise ConnectionError("the client broke off")
+            raise ConnectionError("the client closed the connection")
         return length
 
     def _line(self) -> bytes:
@@ -135,10 +135,10 @@ class Connection:
 
 
 class Content:
-    """Bytes of any size, out of one random block that lies in memory as a file, for `sendfile`."""
+    """Bytes of any size from one random block, which is a file in memory for `sendfile`."""
 
     def __init__(self) -> None:
-        self._block = random.Random(0).randbytes(_BLOCK_BYTES)  # noqa: S311 (nobody's secret)
+        self._block = random.Random(0).randbytes(_BLOCK_BYTES)  # noqa: S311 (not a secret)
         self._file = os.memfd_create("content")
         os.write(self._file, self._block)
 
@@ -166,13 +166,13 @@ def sha256_of(body: bytes) -> str:
 
 
 def serve(answer: Callable[[Request, Connection], Answer], content: Content | None) -> None:
-    """Serves on a free port of 127.0.0.1, told on standard output, until standard input ends."""
+    """Prints a URL with a free port of 127.0.0.1, and serves there until standard input ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
 
     def converse(peer: socket.socket) -> None:
-        # A client that goes away in the middle is its own affair.
+        # A client may disconnect at any time.
         with peer, contextlib.suppress(ConnectionError):
             connection = Connection(peer)
             while request := connection.receive():
