@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import tests.environment  # noqa: F401 (it must come before whatever reads the environment)
+import tests.environment  # noqa: F401 (it must precede all that reads the environment)
 
 # isort: split
 import gc
@@ -41,29 +41,29 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-# What `load_handler` is: it makes a function in an environment.
+# The type of `load_handler`, which creates a function in an environment.
 Load = Callable[..., Function]
 
-# How long an example may take says more about the machine than about the code.
+# The duration of an example depends on the machine more than on the code.
 hypothesis.settings.register_profile("s3-to-ecr", deadline=None)
 hypothesis.settings.load_profile("s3-to-ecr")
 
 
 def sqs_message(body: str, number: int = 1, received: int = 1) -> dict[str, Any]:
-    """A record of the event that Lambda makes of messages which it polled."""
+    """One record of the event that Lambda makes of the messages it polled."""
     [record] = message(body, f"message-{number}", f"receipt-{number}", received)["Records"]
     return dict(record)
 
 
 def messages_left(sqs: SQSClient, queue_url: str) -> tuple[int, int]:
-    """How many messages are on a queue: visible, and waiting."""
+    """The numbers of visible and of waiting messages on a queue."""
     names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    found: Any = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
-    return int(found[names[0]]), int(found[names[1]])
+    attributes: Any = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return int(attributes[names[0]]), int(attributes[names[1]])
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program of the repository to its end, with these variables beside the tests' own."""
+    """Runs a program of the repository, with these variables added to the tests' environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -76,7 +76,7 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread is to do, for ten seconds at the most."""
+    """Waits at most ten seconds for another thread to make the condition true."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -91,18 +91,18 @@ def needed(found: bool, what: str) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Whatever has been imported by now stays. Without it there is little to look through for garbage."""
+    """Exempts all imported modules from garbage collection, which makes collections much faster."""
     gc.collect()
     gc.freeze()
 
 
-# For clients whose errors a test wants at once.
+# For clients that must not retry errors.
 ONE_ATTEMPT = Config(retries={"mode": "standard", "total_max_attempts": 1})
 
 
 @contextmanager
 def stubbed(client: S3Client | SQSClient) -> Iterator[Stubber]:
-    """A stub of the client, all of whose answers have to be asked for."""
+    """A stub of the client. All of its responses must be used."""
     with Stubber(client) as stub:
         yield stub
         stub.assert_no_pending_responses()
@@ -137,7 +137,7 @@ def dynamodb() -> Iterator[DynamoDBClient]:
 
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """What was logged so far, as a function that returns the lines."""
+    """A function that returns the lines logged so far."""
     stream = io.StringIO()
     monkeypatch.setattr(logger.registered_handler, "stream", stream)
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -145,29 +145,29 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def metrics(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
-    """The metrics emitted since the last call, as a function that returns the sum or the values of each."""
+    """A function that returns the metrics emitted since its last call, each as a sum or as its values."""
 
     def emitted() -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        sums: dict[str, Any] = {}
         for line in capsys.readouterr().out.splitlines():
             if line.startswith("{") and "_aws" in (entry := json.loads(line)):
                 for metric in entry["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
-                    found[metric["Name"]] = found.get(metric["Name"], 0) + sum(entry[metric["Name"]])
-        return found
+                    sums[metric["Name"]] = sums.get(metric["Name"], 0) + sum(entry[metric["Name"]])
+        return sums
 
     return emitted
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The local stack, one for all tests: each uses keys of its own."""
+    """The local stack, shared by all tests. Each test uses its own keys."""
     with running() as stack:
         yield stack
 
 
 @pytest.fixture
 def fresh(stack: Stack) -> dict[str, str]:
-    """The stack's environment, with a state table in which nothing has been done yet."""
+    """The stack's environment, with a new, empty state table."""
     table = f"state-{uuid.uuid4().hex}"
     create_state_table(stack.dynamodb, table)
     return stack.environment | {"STATE_TABLE": table}
@@ -175,7 +175,7 @@ def fresh(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture
 def strict_ecr() -> Iterator[EcrDouble]:
-    """A strict ECR over HTTP, with the repository `app` and parts of ECR's own size."""
+    """A strict ECR over HTTP, with the repository `app` and parts of ECR's size."""
     with EcrDouble().create("app").running() as double:
         yield double
 
@@ -188,17 +188,17 @@ def s3_double() -> Iterator[S3Double]:
 
 @pytest.fixture
 def doubled(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
-    """The environment of a function between the two doubles, with a state table of its own on the stack."""
+    """The environment of a function between the two doubles, with its own state table on the stack."""
     return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
 
 
-# Of a layer of many parts that is soon made.
+# Keeps layers of many parts small.
 SMALL_PART = 1000
 
 
 @pytest.fixture
 def small_parts(strict_ecr: EcrDouble) -> None:
-    """Lets the strict ECR want parts of that size."""
+    """Sets the strict ECR's part size to `SMALL_PART`."""
     strict_ecr.part_size = strict_ecr.min_part_bytes = SMALL_PART
 
 
@@ -210,13 +210,13 @@ def handler(doubled: dict[str, str], load_handler: Load) -> Function:
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK waits between its attempts; a test need not."""
+    """Removes the SDK's waits between attempts."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
 
 
 @pytest.fixture
 def gremlin(handler: Function) -> Iterator[Gremlin]:
-    """Sits in the clients of the test's `handler`."""
+    """A gremlin in the clients of the test's `handler`."""
     gremlin = Gremlin(handler.clients)
     yield gremlin
     gremlin.close()
@@ -224,7 +224,7 @@ def gremlin(handler: Function) -> Iterator[Gremlin]:
 
 @pytest.fixture
 def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
-    """Makes functions, each in the environment that it is given."""
+    """Creates functions, each in the given environment."""
     loaded: list[Function] = []
 
     def load(environment: dict[str, str], **more: str) -> Function:
@@ -237,7 +237,7 @@ def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     for function in loaded:
         function.close()
     loaded.clear()
-    gc.collect()  # clients are full of cycles, and the next collection by itself may be a hundred tests away
+    gc.collect()  # clients contain cycles, and the next automatic collection may be many tests away
 
 
 @pytest.fixture

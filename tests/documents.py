@@ -1,4 +1,4 @@
-"""What the tests read of the documents and the project's file."""
+"""Reads the documents and pyproject.toml for the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives a page's headings."""
+    """The anchors that GitHub gives a page's headings."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

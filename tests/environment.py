@@ -1,4 +1,4 @@
-"""The environment of all tests: nothing of the user's own account or profile has a part in them."""
+"""The environment of all tests, free of the user's own account and profile."""
 
 from __future__ import annotations
 

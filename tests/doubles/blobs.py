@@ -1,4 +1,4 @@
-"""A blob whose bytes are at hand."""
+"""A blob in memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class MemoryBlob:
-    """A `Blob` of `body`, read in chunks of 3 bytes. It can claim another size, and not to be seekable.
+    """A `Blob` of `body`, read in chunks of 3 bytes. It can claim another size, or not to be seekable.
 
-    `reads` are the ranges asked for, `closed` the first bytes of those that have ended. `before_chunk` is called ahead
-    of each chunk, with the first byte of its range.
+    `reads` are the requested ranges, `closed` the first bytes of those that have ended. `before_chunk` is called before
+    each chunk, with the first byte of its range.
     """
 
     body: bytes
@@ -22,7 +22,7 @@ class MemoryBlob:
     closed: list[int] = field(default_factory=list)
     bucket: str = "bucket"
     key: str = "app/x"
-    identity: str = "a blob at hand"
+    identity: str = "a blob in memory"
     is_one_version: bool = True
 
     @property

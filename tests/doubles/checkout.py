@@ -1,4 +1,4 @@
-"""A copy of the repository, as a user has it after cloning, for what writes into the folder where it runs."""
+"""A copy of the repository as after cloning, for commands that write into their own folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAM_VENV = ROOT / ".venv/sam"
 
 
 def copy_repository(folder: Path) -> None:
-    """Copies what git has or would add, and lends it this checkout's virtual environments."""
+    """Copies the files that git tracks or would add, and links this checkout's virtual environments."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
         cwd=ROOT,
@@ -28,7 +28,7 @@ def copy_repository(folder: Path) -> None:
 
 
 def shell_environment() -> dict[str, str]:
-    """A shell's variables, away from the user's account, with the SAM CLI on the PATH."""
+    """A shell's variables, without the user's account and with the SAM CLI on the PATH."""
     needed((SAM_VENV / "bin/sam").exists(), "the SAM CLI is not installed: run `make test`")
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
         "PATH": f"{SAM_VENV / 'bin'}:{os.environ['PATH']}",
@@ -37,7 +37,7 @@ def shell_environment() -> dict[str, str]:
 
 
 def run_in(folder: Path, environment: dict[str, str], *command: str) -> str:
-    """What a command prints that has to succeed."""
+    """Runs a command that must succeed, and returns its output."""
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -1,10 +1,10 @@
-"""An ECR that keeps the rules which moto lacks, speaking ECR's JSON 1.1 protocol over HTTP.
+"""An ECR that enforces the rules which moto lacks. It speaks ECR's JSON 1.1 protocol over HTTP.
 
-The rules are those of the API reference: a part begins where the last one ended and is as long as its offsets say;
-parts but the last have a minimum size; a layer has the digest that is declared, and is not empty; an image's layers and
-children are there before it is. Where ECR may answer in more than one way, `missing_as` and the like choose.
+The rules are those of the API reference. A part begins where the last one ended, and is as long as its offsets say.
+Parts but the last have a minimum size. A layer has the declared digest, and is not empty. An image's layers and
+children exist before the image. Where ECR may answer in several ways, options such as `missing_as` choose one.
 
-Over HTTP it also serves pulls, as a registry: what was put can be got with skopeo.
+Over HTTP it also serves pulls like a registry, for skopeo.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came, but for a part's content."""
+    """A received request, without a part's content."""
 
     operation: str
     members: dict[str, Any]
@@ -71,7 +71,7 @@ class Image:
 
 @dataclass
 class Repository:
-    """What one repository holds: layers by digest (content, or `None`), images by digest, tags."""
+    """The contents of one repository: layers by digest (content, or `None`), images by digest, tags."""
 
     layers: dict[str, bytes | None] = field(default_factory=dict)
     archived: set[str] = field(default_factory=set)
@@ -81,7 +81,7 @@ class Repository:
 
 
 class EcrError(Exception):
-    """An error of the service model, with the members that it carries."""
+    """An error of the service model, with its members."""
 
     def __init__(self, code: str, message: str, **members: Any) -> None:
         super().__init__(code)
@@ -89,7 +89,7 @@ class EcrError(Exception):
 
 
 class EcrDouble:
-    """The registry. `calls` holds all requests in order; `faults` what is to go wrong."""
+    """The registry. `calls` holds all requests in order; `faults` the planned faults."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EcrDouble:
         keep_content: bool = True,
     ) -> None:
         self.part_size = part_size
-        # A test's small part size brings a minimum of its own, lest no part be large enough.
+        # A test's small part size lowers the minimum, too, or no part would be large enough.
         self.min_part_bytes = min(MIN_PART_BYTES, part_size) if min_part_bytes is None else min_part_bytes
         self.missing_as = missing_as
         self.keep_content = keep_content
@@ -113,7 +113,7 @@ class EcrDouble:
         self.url = ""
 
     def create(self, *repositories: str) -> EcrDouble:
-        """Makes repositories, and returns the double."""
+        """Creates repositories, and returns the double."""
         self.repositories.update({name: Repository() for name in repositories})
         return self
 
@@ -133,20 +133,20 @@ class EcrDouble:
 
     @property
     def bytes_received(self) -> int:
-        """The bytes of all parts that came, whether they were taken or not."""
+        """The number of bytes in all received parts, whether accepted or not."""
         return sum(last - first + 1 for first, last in self.spans)
 
     def content_of(self, repository: str, digest: str) -> bytes:
-        """A layer's content; fails when it is not there or not kept."""
+        """A layer's content; fails if it does not exist or was not kept."""
         content = self.repositories[repository].layers[digest]
         assert content is not None
         return content
 
     @contextmanager
     def running(self, tls: ssl.SSLContext | None = None) -> Iterator[EcrDouble]:
-        """Serves the double over HTTP at `url`, or HTTPS. Over either there are faults for "BreakRequest", too.
+        """Serves the double over HTTP or HTTPS at `url`.
 
-        They cut the connection while a part is being sent.
+        Faults for "BreakRequest" cut the connection while a part is being sent.
         """
         double = self
 
@@ -177,7 +177,7 @@ class EcrDouble:
     def attach(self, client: ECRClient) -> None:
         """Answers a client's requests without a network, right where botocore would send them."""
 
-        # The stubs know neither botocore's header bytes nor that a handler may answer.
+        # The type stubs know neither botocore's header bytes nor handlers that answer.
         def send(request: Any, **_: Any) -> Any:
             operation = request.headers["X-Amz-Target"].decode().removeprefix(_TARGET)
             answered = self.answer(operation, json.loads(request.body))
@@ -203,7 +203,7 @@ class EcrDouble:
             return self._refuse(fault) if fault else (200, answer)
 
     def truncate_uploads(self, received: int) -> None:
-        """Lets every upload in progress have lost all bytes from `received` on."""
+        """Drops all bytes from `received` on from every upload in progress."""
         with self._lock:
             for upload in self.uploads.values():
                 del upload.content[received:]
@@ -214,7 +214,7 @@ class EcrDouble:
                 upload.sha256 = hashlib.sha256(upload.content)
 
     def forget_uploads(self) -> None:
-        """Lets every upload in progress be unknown from now on."""
+        """Forgets every upload in progress."""
         with self._lock:
             self.uploads.clear()
 
@@ -299,7 +299,7 @@ class EcrDouble:
         if not upload.parts:
             raise EcrError("EmptyUploadException", "The upload has no parts")
         if any(size < self.min_part_bytes for size in upload.parts[:-1]):
-            raise EcrError("LayerPartTooSmallException", "A part but the last is under the minimum")
+            raise EcrError("LayerPartTooSmallException", "A part other than the last is under the minimum")
         found = f"sha256:{upload.sha256.hexdigest()}"
         if found not in digests:
             raise EcrError("InvalidLayerException", f"The layer has the digest {found}, not {digests}")
@@ -343,14 +343,14 @@ class EcrDouble:
         if not 1 <= len(members["imageIds"]) <= 100:
             raise EcrError("InvalidParameterException", "imageIds takes 1 to 100 images")
         images, failures = [], []
-        for asked in members["imageIds"]:
-            digest = asked.get("imageDigest") or repository.tags.get(asked["imageTag"])
+        for image_id in members["imageIds"]:
+            digest = image_id.get("imageDigest") or repository.tags.get(image_id["imageTag"])
             if digest not in repository.images:
-                failures.append({"imageId": asked, "failureCode": "ImageNotFound"})
+                failures.append({"imageId": image_id, "failureCode": "ImageNotFound"})
                 continue
             image = repository.images[digest]
             images.append({
-                "imageId": {**asked, "imageDigest": digest},
+                "imageId": {**image_id, "imageDigest": digest},
                 "imageManifest": image.manifest,
                 "imageManifestMediaType": image.media_type,
             })  # fmt: skip
@@ -360,14 +360,14 @@ class EcrDouble:
         """Status, body and headers of a registry's answer to a GET of `path`: manifests by tag or digest, and blobs."""
         if path == "/v2/":
             return 200, b"", {}
-        asked = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)
-        repository = self.repositories.get(asked[1]) if asked else None
-        if not asked or not repository:
+        parsed = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)
+        repository = self.repositories.get(parsed[1]) if parsed else None
+        if not parsed or not repository:
             return 404, b"", {}
-        if asked[2] == "blobs":
-            content = repository.layers.get(asked[3])
+        if parsed[2] == "blobs":
+            content = repository.layers.get(parsed[3])
             return (200, content, {}) if content is not None else (404, b"", {})
-        digest = repository.tags.get(asked[3], asked[3])
+        digest = repository.tags.get(parsed[3], parsed[3])
         if digest not in repository.images:
             return 404, b"", {}
         image = repository.images[digest]
@@ -380,7 +380,7 @@ def _is_elsewhere(layer: dict[str, Any]) -> bool:
 
 
 def _check_references(content: dict[str, Any], repository: Repository) -> None:
-    """Raises unless all that the manifest names is there, but for layers that may be elsewhere."""
+    """Raises unless all that the manifest names exists, except layers that may be elsewhere."""
     blobs = [content["config"]] if content.get("config") else []
     blobs += [layer for layer in content.get("layers", []) if not _is_elsewhere(layer)]
     if missing := [blob["digest"] for blob in blobs if blob["digest"] not in repository.layers]:

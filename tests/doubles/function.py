@@ -1,4 +1,4 @@
-"""The function in this process: what `handler.py` makes of the environment, with clients of its own and a clock."""
+"""The function in this process, configured from the environment, with its own clients and clock."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Function:
         self.configure()
 
     def configure(self, **settings: Any) -> None:
-        """Reads the settings from the environment, but for these."""
+        """Reads the settings from the environment, except for these."""
         self._settings = replace(Settings.from_environment(os.environ), **settings)
         self._app = App(self.clients, self._settings, self._clock)
 
     def lambda_handler(self, event: Any, context: Invocation) -> Any:
-        """An invocation, with logs and metrics as in `handler.py`."""
+        """Runs an invocation, with logs and metrics as in `handler.py`."""
         answer = logger.inject_lambda_context(metrics.log_metrics(self._app.answer), clear_state=True)
         return answer(event, context)
 
     @property
     def leases(self) -> Leases:
-        """The leases, as somebody else with the same clock takes them."""
+        """Leases for another holder with the same clock."""
         return Leases(self.clients.dynamodb, self._settings.state_table, self._clock)
 
     def let_leases_end(self) -> None:

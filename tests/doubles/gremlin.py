@@ -1,4 +1,4 @@
-"""Lets the handler's calls to S3, ECR and DynamoDB fail in every way, right where botocore would send them."""
+"""Makes the handler's calls to S3, ECR and DynamoDB fail in every way, right where botocore would send them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.httpsession import URLLib3Session
 from s3_to_ecr.aws.clients import Clients
 from tests.doubles.server import answer_to
 
-# What may become of a call, whatever it asks for. Past "before" it has had its effect, and only the answer is lost.
+# The faults that any call can have. With "after", the call has had its effect, and only the response is lost.
 ANY_FAULT = (
     "throttled",
     "error 500",
@@ -32,7 +32,7 @@ _THROTTLED = {
 }
 _ERROR_500 = {"ecr": "ServerException", "s3": "InternalError", "dynamodb": "InternalServerError"}
 
-# What S3 sends with an error; the other services send 400 with theirs.
+# S3's HTTP status for each error; the other services send 400.
 _S3_STATUS = {
     "AccessDenied": 403,
     "InvalidObjectState": 403,
@@ -48,7 +48,7 @@ _S3_STATUS = {
 
 
 class Gremlin:
-    """Sits in a function's clients. `calls` are those that it has seen, as `service:Operation`, retries included."""
+    """Hooks into a function's clients. `calls` are the calls seen so far, as `service:Operation`, with retries."""
 
     def __init__(self, clients: Clients) -> None:
         self.calls: list[str] = []
@@ -58,14 +58,14 @@ class Gremlin:
         for client in (clients.s3, clients.ecr, clients.dynamodb):
             client.meta.events.register(
                 "before-send", cast("Any", self._send)
-            )  # the stubs know no handler that answers
+            )  # the type stubs know no handler that answers
 
     def fail(self, call: str, fault: str, *, nth: int = 1, times: int = 1) -> None:
-        """Lets calls fail from the `nth` on, so many `times`. The call is `ecr:UploadLayerPart`, `ecr:*` or `*`."""
+        """Makes `times` calls fail, from the `nth` on. `call` is like `ecr:UploadLayerPart`, `ecr:*` or `*`."""
         self._plan(call, lambda: fault, range(nth, nth + times))
 
     def meddle(self, call: str, act: Callable[[], object], *, nth: int = 1, times: int = 1) -> None:
-        """Lets something happen before calls, from the `nth` on, so many `times`; the calls themselves go well."""
+        """Runs `act` before `times` calls, from the `nth` on. The calls themselves succeed."""
 
         def without_fault() -> None:
             act()
@@ -85,7 +85,7 @@ class Gremlin:
         self._plans.append(plan)
 
     def rest(self) -> None:
-        """Lets everything go well again, and forgets the calls."""
+        """Drops all faults, and forgets the calls."""
         with self._lock:
             self._plans.clear()
             self.calls.clear()

@@ -1,4 +1,4 @@
-"""Stand-ins for what an invocation has: a lease on its layer, and time."""
+"""Stand-ins for an invocation's lease and its remaining time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s3_to_ecr.state.leases import Lease, Progress
 
 
 class OwnLease(Lease):
-    """A lease without a table, that nobody else wants. `saved` holds what was written to it."""
+    """A lease without a table or other holders. `saved` holds what was written to it."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.progress = progress
@@ -35,12 +35,12 @@ class Hourglass(Invocation):
         return int(self.seconds * 1000)
 
     def pass_by(self, seconds: float) -> None:
-        """Lets so much time pass."""
+        """Lets this much time pass."""
         self.seconds -= seconds
 
 
 def let_parts_take(patch: pytest.MonkeyPatch, invocation: Hourglass, seconds: float) -> None:
-    """Lets every part take so long on its way to ECR."""
+    """Makes every part take `seconds` to upload."""
     upload_part = Registry.upload_part
 
     def slow(registry: Registry, upload: LayerUpload, part: LayerPart) -> PartReceipt:

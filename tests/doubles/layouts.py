@@ -1,4 +1,4 @@
-"""Images in every layout, put into the S3 double, and looked for in the strict ECR."""
+"""Images in every layout for the S3 double, and checks that the strict ECR has them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An S3 to read from over HTTP: ranged GET and HEAD, pinned by version or ETag, with faults on demand.
+"""An S3 that serves reads over HTTP: ranged GET and HEAD, pinned by version or ETag, with faults on demand.
 
-moto reads a whole object for every range, which a 2 GiB object is too large for; and it does not break off.
+moto reads a whole object for every range, which takes too long for 2 GiB; and it never breaks off a response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Bytes:
-    """Content that is at hand."""
+    """Content in memory."""
 
     body: bytes
 
@@ -41,11 +41,11 @@ class Bytes:
 
 
 class Pattern:
-    """Content of any size out of one random block, whose length is no multiple of a part's: no two parts are alike."""
+    """Content of any size from one random block. Parts never align with the block, so no two are alike."""
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self._size = size
-        self._block = random.Random(seed).randbytes(1_000_003)  # noqa: S311 (nobody's secret)
+        self._block = random.Random(seed).randbytes(1_000_003)  # noqa: S311 (not a secret)
 
     def __len__(self) -> int:
         return self._size
@@ -57,7 +57,7 @@ class Pattern:
 
     @property
     def digest(self) -> str:
-        """The digest of all of it."""
+        """The digest of the whole content."""
         sha256 = hashlib.sha256()
         for first in range(0, self._size, 1 << 24):
             sha256.update(self.slice(first, min(first + (1 << 24), self._size)))
@@ -66,7 +66,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it stands."""
+    """A stored object."""
 
     content: Content
     etag: str = "0123456789abcdef0123456789abcdef"
@@ -76,7 +76,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Read:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     key: str
@@ -86,9 +86,9 @@ class Read:
 
 
 class S3Double:
-    """The store, of one bucket with any name. `versions` are older ones, by key and id; `reads` holds all requests.
+    """The store: one bucket with any name. `versions` are older ones, by key and id; `reads` holds all requests.
 
-    Faults are for "GetObject", any request; or for "BreakBody", whose body breaks off halfway.
+    Faults for "GetObject" apply to any request; those for "BreakBody" break its body off halfway.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class S3Double:
 
     @contextmanager
     def running(self, tls: ssl.SSLContext | None = None) -> Iterator[S3Double]:
-        """Serves the double over HTTP at `url`, or HTTPS."""
+        """Serves the double over HTTP or HTTPS at `url`."""
         double = self
 
         class Handler(QuietHandler):
@@ -118,8 +118,8 @@ class S3Double:
         parts = urlsplit(request.path)
         key = unquote(parts.path).split("/", 2)[2]
         version = parse_qs(parts.query).get("versionId", [None])[0]
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
-        span = (int(asked[1]), int(asked[2])) if asked else None
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        span = (int(requested[1]), int(requested[2])) if requested else None
         if_match = request.headers.get("If-Match")
         self.reads.append(Read(request.command, key, span, version, if_match))
 

@@ -17,10 +17,10 @@ from botocore.compat import HTTPHeaders
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one call instead of its answer.
+    """A fault that replaces the response to one call.
 
-    With a `code` the call is refused with it and the HTTP `status`. Without, the connection is cut: before the call has
-    had any effect or, `after`, when it has.
+    With a `code`, the call is refused with the code and the HTTP `status`. Without one, the connection is cut: before
+    the call takes effect, or `after` it has.
     """
 
     code: str | None = None
@@ -30,19 +30,19 @@ class Fault:
 
 
 class Faults:
-    """Faults in waiting, by operation: each is for the n-th call from when it is set, counted from 1."""
+    """Planned faults by operation. Each is for the n-th call after it was added, counted from 1."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[str, int, Fault]] = []
         self._lock = threading.Lock()
 
     def add(self, operation: str, fault: Fault, *, nth: int = 1, times: int = 1) -> None:
-        """Lets the calls from the `nth` on fail, so many `times`."""
+        """Makes `times` calls fail, from the `nth` on."""
         with self._lock:
             self._waiting += [(operation, nth + i, fault) for i in range(times)]
 
     def rest(self) -> None:
-        """Forgets the faults that are waiting."""
+        """Drops the remaining faults."""
         with self._lock:
             self._waiting.clear()
 
@@ -56,7 +56,7 @@ class Faults:
 
 
 class _Raw(io.BytesIO):
-    """A body as botocore expects it of urllib3."""
+    """A body as botocore expects it from urllib3."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         while chunk := self.read():
@@ -64,22 +64,22 @@ class _Raw(io.BytesIO):
 
 
 def answer_to(request: Any, status: int, body: bytes) -> AWSResponse:
-    """What a handler of botocore's `before-send` returns for a request that is not to be sent."""
+    """What a handler of botocore's `before-send` returns for a request that must not be sent."""
     return AWSResponse(request.url, status, HTTPHeaders(), cast("Any", _Raw(body)))
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with connections kept, no log."""
+    """HTTP/1.1 with persistent connections and without a log."""
 
     protocol_version = "HTTP/1.1"
-    # Headers and body are two writes, and the second would wait 40 ms for the first one's receipt.
+    # Headers and body are two writes. The second would wait 40 ms for the acknowledgement of the first.
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
         pass
 
     def body(self) -> bytes:
-        """What was sent with the request."""
+        """The body of the request."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -92,7 +92,7 @@ class QuietHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def cut(self) -> None:
-        """Closes the connection where an answer should be."""
+        """Closes the connection instead of answering."""
         self.close_connection = True
 
 
@@ -100,12 +100,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is part of some tests."""
+        """Ignores the error: in some tests the client disconnects early."""
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serves on a free port in a thread, over TLS if told to; gives the URL."""
+    """Serves on a free port in a thread, over `tls` if given. Yields the URL."""
     server = _Server(("127.0.0.1", 0), handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

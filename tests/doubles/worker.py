@@ -1,9 +1,9 @@
-"""A process that runs the handler, as Lambda's do: one invocation at a time, side by side with others, killed at will.
+"""A process that runs the handler like Lambda's: one invocation at a time, in parallel with others, killed on demand.
 
-`Worker` is the test's side. The process reads one JSON line for every invocation and answers it with another:
-`{"event": …, "kill": [n, "before" | "after"] | null, "clock": seconds}`. With `kill` the invocation runs in a child
-that kills itself at the n-th request to AWS, before it is sent or when it has been answered. `clock` is how far the
-ledger's clock is ahead, so that leases end without anybody waiting.
+`Worker` is the test's side. The process reads one JSON line for each invocation, and answers with another:
+`{"event": …, "kill": [n, "before" | "after"] | null, "clock": seconds}`. With `kill`, the invocation runs in a child
+that kills itself at the n-th request to AWS, before it is sent or after the response. `clock` is how many seconds the
+leases' clock is ahead, so that leases end without waiting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Worker:
-    """One such process. Close it in the end."""
+    """One such process. It must be closed."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -58,7 +58,7 @@ class Worker:
 
 
 def _kill_at(function: Function, number: int, when: str) -> None:
-    """Lets this process end, as by Lambda's timeout, at a request of the function's clients."""
+    """Kills this process, like Lambda's timeout, at a request of the function's clients."""
     sent = 0
     lock = threading.Lock()
 
@@ -94,20 +94,20 @@ def _invoke_and_be_killed(function: Function, event: dict[str, Any], kill: list[
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        told = answer.read()
+        output = answer.read()
     _, status = os.waitpid(child, 0)
-    return json.loads(told) if os.waitstatus_to_exitcode(status) == 0 else "killed"
+    return json.loads(output) if os.waitstatus_to_exitcode(status) == 0 else "killed"
 
 
 def main() -> None:
     function = Function()
     for line in sys.stdin:
-        asked = json.loads(line)
-        function.clock_ahead = asked["clock"]
-        if asked["kill"]:
-            answer = _invoke_and_be_killed(function, asked["event"], asked["kill"])
+        request = json.loads(line)
+        function.clock_ahead = request["clock"]
+        if request["kill"]:
+            answer = _invoke_and_be_killed(function, request["event"], request["kill"])
         else:
-            answer = _invoke(function, asked["event"])
+            answer = _invoke(function, request["event"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
