@@ -14,5 +14,5 @@ def source() -> Template:
 
 @pytest.fixture(scope="session")
 def resources(source: Template) -> dict[str, Any]:
-    """Those of a stack with all parameters as they are by default."""
+    """The resources of a stack with default parameters."""
     return deployed(source)

@@ -1,4 +1,4 @@
-"""The template as CloudFormation makes a stack of it: after SAM's transform, with every condition decided."""
+"""The template as CloudFormation deploys it: after SAM's transform, with every condition evaluated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CloudFormationLoader.add_multi_constructor("!", _function)
 
 
 class ManagedPolicies:
-    """None: a managed policy in the stack would be an error."""
+    """No managed policies: one in the stack would be an error."""
 
     def load(self) -> dict[str, str]:
         return {}
@@ -48,13 +48,13 @@ TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 
 
 def deployed(source: Template, **parameters: str) -> dict[str, Any]:
-    """The resources that CloudFormation would make."""
+    """The resources that CloudFormation would create."""
     found: dict[str, Any] = concrete(source, **parameters)["Resources"]
     return found
 
 
 def concrete(source: Template, **parameters: str) -> Template:
-    """The template after SAM's transform, with such parameters, and every condition decided by them."""
+    """The template after SAM's transform, with these parameters and every condition evaluated."""
     copy = json.loads(json.dumps(source))
     copy["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/code"
     for name, value in parameters.items():
@@ -72,7 +72,7 @@ def concrete(source: Template, **parameters: str) -> Template:
 
 
 def holds(condition: Any, values: dict[str, str]) -> bool:
-    """What a condition of the template comes to, with parameters of such values."""
+    """Whether a condition of the template holds for these parameter values."""
     [(function, operands)] = condition.items()
     if function == "Fn::Not":
         return not holds(operands[0], values)
@@ -85,7 +85,7 @@ NOTHING = {"Ref": "AWS::NoValue"}
 
 
 def decided(value: Any, conditions: dict[str, bool]) -> Any:
-    """A part of a template without `Fn::If`, and without what is then no value."""
+    """A part of a template with every `Fn::If` evaluated, and without members that have no value."""
     if isinstance(value, dict):
         if "Fn::If" in value:
             name, when, otherwise = value["Fn::If"]
@@ -126,7 +126,7 @@ def arn_of(resource: str) -> dict[str, list[str]]:
 
 
 def only_allowed(resources: dict[str, Any], policy: str) -> dict[str, Any]:
-    """The one statement of a policy that allows anything."""
+    """The only Allow statement of a policy."""
     found = properties(resources, policy)["PolicyDocument"]["Statement"]
     [allow] = [statement for statement in found if statement["Effect"] == "Allow"]
     return dict(allow)

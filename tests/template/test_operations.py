@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.documents import anchors
 from tests.template.rendering import TOPIC, Template, deployed, of_type, properties
 
-# Of each alarm the metric, whose it is, and what it takes: a statistic over so many seconds, so often more than that.
+# Each alarm's namespace, metric, dimension, statistic, seconds of a period, number of periods, and threshold.
 ALARMS: dict[str, tuple[object, ...]] = {
     "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue", "Maximum", 300, 1, 0),
     "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WorkQueue", "Maximum", 300, 3, 3600),
@@ -24,7 +24,7 @@ ALARMS: dict[str, tuple[object, ...]] = {
 
 
 def dashboard(source: Template, **parameters: str) -> dict[str, Any]:
-    """The dashboard's body, every reference replaced by its name."""
+    """The dashboard's body, with every reference replaced by its name."""
     body, values = properties(deployed(source, **parameters), "Dashboard")["DashboardBody"]["Fn::Sub"]
     limit = values["ConcurrencyLimit"]
     if isinstance(limit, dict):
@@ -35,7 +35,7 @@ def dashboard(source: Template, **parameters: str) -> dict[str, Any]:
 
 
 def shown(widget: dict[str, Any]) -> set[tuple[str, str]]:
-    """Namespace and name of each metric, the dots of CloudWatch's short form written out."""
+    """Namespace and name of each metric, with the dots of CloudWatch's short form expanded."""
     found = set()
     before: list[str] = []
     for metric in widget["properties"]["metrics"]:
@@ -63,7 +63,7 @@ def emitted() -> set[str]:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_watches_its_metric_and_is_quiet_when_there_is_none(resources: dict[str, Any], name: str) -> None:
+def test_an_alarm_watches_its_metric_and_is_quiet_without_data(resources: dict[str, Any], name: str) -> None:
     alarm = properties(resources, name)
 
     [dimension] = alarm["Dimensions"]
@@ -74,15 +74,15 @@ def test_an_alarm_watches_its_metric_and_is_quiet_when_there_is_none(resources: 
     assert alarm["TreatMissingData"] == "notBreaching"
 
 
-def test_a_topic_hears_of_every_alarm_and_without_one_nobody_does(source: Template, resources: dict[str, Any]) -> None:
-    heard = list(of_type(deployed(source, AlarmTopic=TOPIC), "AWS::CloudWatch::Alarm"))
+def test_every_alarm_notifies_the_topic_if_there_is_one(source: Template, resources: dict[str, Any]) -> None:
+    notifying = list(of_type(deployed(source, AlarmTopic=TOPIC), "AWS::CloudWatch::Alarm"))
 
-    assert len(heard) == len(ALARMS)
-    assert all(alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}] for alarm in heard)
+    assert len(notifying) == len(ALARMS)
+    assert all(alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}] for alarm in notifying)
     assert not [alarm for alarm in of_type(resources, "AWS::CloudWatch::Alarm") if "AlarmActions" in alarm]
 
 
-def test_every_alarm_tells_where_its_page_of_the_runbook_is(resources: dict[str, Any]) -> None:
+def test_every_alarm_links_to_its_section_of_the_runbook(resources: dict[str, Any]) -> None:
     pages = anchors(ROOT / "docs/operations.md")
 
     for name in ALARMS:
@@ -91,9 +91,7 @@ def test_every_alarm_tells_where_its_page_of_the_runbook_is(resources: dict[str,
 
 
 @pytest.mark.parametrize("parameters", [{}, {"ReservedConcurrency": "0"}])
-def test_the_dashboard_shows_what_the_function_emits_and_aws_measures(
-    source: Template, parameters: dict[str, str]
-) -> None:
+def test_the_dashboard_shows_metrics_of_the_function_and_of_aws(source: Template, parameters: dict[str, str]) -> None:
     widgets = dashboard(source, **parameters)["widgets"]
     metrics = {metric for widget in widgets if widget["type"] == "metric" for metric in shown(widget)}
 
@@ -111,7 +109,7 @@ def test_the_dashboard_shows_what_the_function_emits_and_aws_measures(
     }
 
 
-def test_the_dashboard_fits_its_grid_and_says_where_it_reads(source: Template) -> None:
+def test_the_dashboards_widgets_fit_the_grid_and_name_the_region(source: Template) -> None:
     taken: set[tuple[int, int]] = set()
     for widget in dashboard(source)["widgets"]:
         area = {

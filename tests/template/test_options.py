@@ -1,4 +1,4 @@
-"""What the template's parameters change: whose bucket, whose keys, what bounds the roles."""
+"""What the template's parameters change: the bucket, the keys, the limits of the roles."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.template.rendering import (
 
 @pytest.fixture(scope="module")
 def existing(source: Template) -> dict[str, Any]:
-    """The resources of a stack for a bucket that is there already."""
+    """The resources of a stack for an existing bucket."""
     return deployed(source, ExistingBucket=REGISTRY)
 
 
-def test_a_bucket_that_exists_is_not_made_and_sends_its_events_by_eventbridge(
+def test_an_existing_bucket_is_not_created_and_sends_events_through_eventbridge(
     source: Template, existing: dict[str, Any]
 ) -> None:
     assert not {"Bucket", "BucketPolicy"} & existing.keys()
@@ -57,7 +57,7 @@ def test_a_bucket_that_exists_is_not_made_and_sends_its_events_by_eventbridge(
 
 
 @pytest.mark.parametrize("queue", ["WorkQueue", "DeadLetterQueue"])
-def test_only_the_rule_may_send_what_an_existing_bucket_tells(existing: dict[str, Any], queue: str) -> None:
+def test_only_the_rule_may_send_an_existing_buckets_events(existing: dict[str, Any], queue: str) -> None:
     assert only_allowed(existing, f"{queue}Policy") == {
         "Sid": "BucketEvents" if queue == "WorkQueue" else "UndeliveredEvents",
         "Effect": "Allow",
@@ -69,7 +69,7 @@ def test_only_the_rule_may_send_what_an_existing_bucket_tells(existing: dict[str
 
 
 def rules_arn(resources: dict[str, Any]) -> dict[str, Any]:
-    """The rule's ARN by the name that it is given: a reference would let it send before the policies are there."""
+    """The rule's ARN by its name: with a reference, the rule could send before the policies exist."""
     name, unique = properties(resources, "ExistingBucketEvents")["Name"]["Fn::Sub"]
     assert set(resources["ExistingBucketEvents"]["DependsOn"]) == {"WorkQueuePolicy", "DeadLetterQueuePolicy"}
     return {"Fn::Sub": [f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/{name}", unique]}
@@ -77,12 +77,12 @@ def rules_arn(resources: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def encrypted(source: Template) -> dict[str, Any]:
-    """The resources of a stack with a customer's keys."""
+    """The resources of a stack with the customer's keys."""
     return deployed(source, BucketKmsKey=KEY, StateKmsKey=OTHER_KEY)
 
 
 def via(*services: str) -> dict[str, Any]:
-    """The condition that a key is used by way of these services only."""
+    """The condition that a key is used through these services only."""
     names = [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in services]
     return {"StringEquals": {"kms:ViaService": names if len(names) > 1 else names[0]}}
 
@@ -106,12 +106,12 @@ def test_a_customers_key_encrypts_table_and_queues(encrypted: dict[str, Any]) ->
         "KMSMasterKeyId": {"Ref": "StateKmsKey"},
     }
     for queue in of_type(encrypted, "AWS::SQS::Queue"):
-        # SQS takes one of the two.
+        # SQS accepts only one of the two.
         assert queue["SqsManagedSseEnabled"] is False
         assert queue["KmsMasterKeyId"] == {"Ref": "StateKmsKey"}
 
 
-def test_the_roles_may_use_the_keys_by_way_of_what_they_encrypt(
+def test_the_roles_may_use_the_keys_only_through_s3_dynamodb_and_sqs(
     resources: dict[str, Any], encrypted: dict[str, Any]
 ) -> None:
     function, backfill = statements(encrypted), statements(encrypted, "BackfillRole")
@@ -142,7 +142,7 @@ def test_a_backfill_lists_the_existing_bucket(existing: dict[str, Any]) -> None:
     assert listed["Resource"] == {"Fn::Sub": "arn:${AWS::Partition}:s3:::${ExistingBucket}"}
 
 
-def test_a_boundary_bounds_every_role(source: Template, resources: dict[str, Any]) -> None:
+def test_a_permissions_boundary_applies_to_every_role(source: Template, resources: dict[str, Any]) -> None:
     bounded = list(of_type(deployed(source, PermissionsBoundary=BOUNDARY), "AWS::IAM::Role"))
 
     assert [role["PermissionsBoundary"] for role in bounded] == [{"Ref": "PermissionsBoundary"}] * len(bounded)
@@ -159,7 +159,7 @@ def test_the_outputs_name_the_bucket_that_is_mirrored(source: Template) -> None:
 
 
 def combinations() -> list[Any]:
-    """The parameters of every stack that there may be, those without a resource of their own changed together."""
+    """The parameters of every possible stack. Those without their own resources are changed together."""
     options: list[dict[str, str]] = [
         {"ExistingBucket": REGISTRY},
         {"BucketKmsKey": KEY},
@@ -194,18 +194,20 @@ every_combination = pytest.mark.parametrize("parameters", combinations())
 
 
 @every_combination
-def test_what_is_deployed_passes_cfn_lint_whatever_the_parameters(source: Template, parameters: dict[str, str]) -> None:
+def test_the_deployed_template_passes_cfn_lint_with_any_parameters(
+    source: Template, parameters: dict[str, str]
+) -> None:
     rendered = concrete(source, **parameters)
     del rendered["Metadata"]["AWS::ServerlessRepo::Application"]  # which CloudFormation never reads
 
-    # W2001: a parameter that only a condition asked for is not asked for any more.
+    # W2001: a parameter that only conditions use is unused after they are evaluated.
     found = lint(json.dumps(rendered), config=ManualArgs(regions=[REGION], ignore_checks=["W2001"]))
 
     assert [f"{match.rule.id} {match.message} {match.path}" for match in found] == []
 
 
 @every_combination
-def test_nothing_is_allowed_on_everything_or_to_everybody(source: Template, parameters: dict[str, str]) -> None:
+def test_no_policy_allows_every_resource_or_everybody(source: Template, parameters: dict[str, str]) -> None:
     resources = deployed(source, **parameters)
     policies = [policy for role in of_type(resources, "AWS::IAM::Role") for policy in role["Policies"]]
     policies += [*of_type(resources, "AWS::SQS::QueuePolicy"), *of_type(resources, "AWS::S3::BucketPolicy")]
@@ -223,18 +225,18 @@ def test_nothing_is_allowed_on_everything_or_to_everybody(source: Template, para
 
 
 def is_everything(resource: Any) -> bool:
-    """Whether a resource is named by nothing, or by a wildcard that nothing of ours stands before."""
+    """Whether a resource is a wildcard without a name from this template before it."""
     [(function, value)] = resource.items()
     if function != "Fn::Sub":
         return function not in {"Ref", "Fn::GetAtt"}
     text = value if isinstance(value, str) else value[0]
-    # What an ARN names comes after the account; an ARN of a resource of ours is its name already.
+    # Any reference except to the partition, the region, the account or the registry is such a name.
     named = text.rpartition(":*")[0] or text if text.endswith(":*") else text
     return not re.search(r"\$\{(?!AWS::|Registry\})\w[\w.]*\}", named)
 
 
 @pytest.mark.parametrize("wide", ["*", "arn:${AWS::Partition}:s3:::*", "arn:${AWS::Partition}:ecr:*:${Registry}:*"])
-def test_a_wide_resource_would_be_noticed(wide: str) -> None:
+def test_a_wildcard_resource_is_detected(wide: str) -> None:
     assert is_everything({"Fn::Sub": wide})
     assert not is_everything({"Fn::Sub": "${Bucket.Arn}/${KeyPrefix}*"})
 
@@ -261,7 +263,9 @@ def test_a_registrys_storage_can_be_kept_out_of_the_bucket(source: Template, res
         ("${x}/", False),
     ],
 )
-def test_a_key_prefix_is_folders_that_s3_and_iam_take_as_they_are(source: Template, prefix: str, taken: bool) -> None:
+def test_a_key_prefix_has_only_folders_that_s3_and_iam_take_literally(
+    source: Template, prefix: str, taken: bool
+) -> None:
     assert bool(re.fullmatch(source["Parameters"]["KeyPrefix"]["AllowedPattern"], prefix)) is taken
 
 

@@ -41,12 +41,12 @@ def test_the_buckets_are_private_encrypted_and_kept(resources: dict[str, Any], n
         {"DaysAfterInitiation": 7}
     ]
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    # Kept when the stack goes, but not when it was never made.
+    # Kept when the stack is deleted, but not when its creation failed.
     assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
-def test_layers_are_versioned_and_reports_are_not_kept_for_ever(resources: dict[str, Any]) -> None:
+def test_layers_are_versioned_and_reports_expire(resources: dict[str, Any]) -> None:
     assert properties(resources, "Bucket")["VersioningConfiguration"] == {"Status": "Enabled"}
     layers = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
     [reports] = properties(resources, "BackfillBucket")["LifecycleConfiguration"]["Rules"]
@@ -58,7 +58,7 @@ def test_an_old_version_outlasts_every_message_about_it_and_then_expires(resourc
     rules = properties(resources, "Bucket")["LifecycleConfiguration"]["Rules"]
     [old] = [rule for rule in rules if "NoncurrentVersionExpiration" in rule]
 
-    # A message that the function reports begins a second life, in the dead-letter queue.
+    # A message that the function reports starts a second retention period, in the dead-letter queue.
     on_queues = sum(properties(resources, name)["MessageRetentionPeriod"] for name in ("WorkQueue", "DeadLetterQueue"))
     assert old["NoncurrentVersionExpiration"]["NoncurrentDays"] * 24 * 3600 > on_queues
     assert old["ExpiredObjectDeleteMarker"] is True
@@ -73,9 +73,7 @@ def test_an_old_version_outlasts_every_message_about_it_and_then_expires(resourc
         ("DeadLetterQueuePolicy", {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}),
     ],
 )
-def test_bucket_and_queues_are_reached_by_tls_only(
-    resources: dict[str, Any], policy: str, resource: dict[str, Any]
-) -> None:
+def test_buckets_and_queues_accept_tls_only(resources: dict[str, Any], policy: str, resource: dict[str, Any]) -> None:
     found = properties(resources, policy)["PolicyDocument"]["Statement"]
     [deny] = [statement for statement in found if statement["Sid"] == "TlsOnly"]
 
@@ -99,18 +97,18 @@ def test_only_this_bucket_may_send_to_the_queue(resources: dict[str, Any]) -> No
 
     assert allow["Principal"] == {"Service": "s3.amazonaws.com"}
     assert allow["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-    # The very name that the bucket is given: a reference to the bucket would make a circle.
+    # The bucket's name, because a reference to the bucket would be circular.
     name, unique = properties(resources, "Bucket")["BucketName"]["Fn::Sub"]
     assert allow["Condition"]["ArnEquals"]["aws:SourceArn"] == {
         "Fn::Sub": [f"arn:${{AWS::Partition}}:s3:::{name}", unique]
     }
     assert not [entry for entry in by_sid(properties(resources, "DeadLetterQueuePolicy")) if entry != "TlsOnly"]
-    # The longest a region's name may make it, against S3's limit of 63.
+    # With the longest region name, it is within S3's limit of 63.
     longest = name.replace("${AWS::AccountId}", "1" * 12).replace("${AWS::Region}", "ap-northeast-1" + "x" * 6)
     assert len(longest.replace("${Unique}", "0" * 8)) <= 63
 
 
-def test_messages_wait_longer_than_an_invocation_and_give_up_in_the_end(resources: dict[str, Any]) -> None:
+def test_messages_are_hidden_longer_than_an_invocation_and_finally_dead_lettered(resources: dict[str, Any]) -> None:
     queue, dead_letters = properties(resources, "WorkQueue"), properties(resources, "DeadLetterQueue")
 
     assert queue["VisibilityTimeout"] > properties(resources, "Function")["Timeout"]
@@ -122,7 +120,7 @@ def test_messages_wait_longer_than_an_invocation_and_give_up_in_the_end(resource
     assert queue["MessageRetentionPeriod"] == dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
-def test_the_function_takes_one_message_at_a_time_and_answers_for_it(resources: dict[str, Any]) -> None:
+def test_the_function_takes_one_message_at_a_time_and_reports_failures(resources: dict[str, Any]) -> None:
     [mapping] = of_type(resources, "AWS::Lambda::EventSourceMapping")
 
     assert mapping["EventSourceArn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
@@ -131,7 +129,7 @@ def test_the_function_takes_one_message_at_a_time_and_answers_for_it(resources: 
     assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
-def test_the_function_is_what_the_contract_says(source: Template, resources: dict[str, Any]) -> None:
+def test_the_function_has_its_handler_runtime_timeout_and_role(source: Template, resources: dict[str, Any]) -> None:
     function = properties(resources, "Function")
 
     assert (function["Handler"], function["Runtime"]) == ("handler.lambda_handler", "python3.13")
@@ -143,7 +141,7 @@ def test_the_function_is_what_the_contract_says(source: Template, resources: dic
     assert function["Role"] == {"Fn::GetAtt": ["FunctionRole", "Arn"]}
 
 
-def test_the_function_is_given_every_variable_of_the_contract(resources: dict[str, Any]) -> None:
+def test_the_function_gets_every_variable_that_it_reads(resources: dict[str, Any]) -> None:
     variables = properties(resources, "Function")["Environment"]["Variables"]
 
     assert {name for name in variables if not name.startswith("POWERTOOLS_")} == {
@@ -152,20 +150,18 @@ def test_the_function_is_given_every_variable_of_the_contract(resources: dict[st
     }  # fmt: skip
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "S3ToEcr"
-    # The one place for the log level is the template's own.
+    # Only the logging configuration sets the log level.
     assert "POWERTOOLS_LOG_LEVEL" not in variables
 
 
-def test_the_sdk_can_be_led_elsewhere_by_sam_local_only(source: Template) -> None:
+def test_only_sam_local_can_set_the_sdks_endpoint(source: Template) -> None:
     variables = source["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
 
-    # SAM passes no variable that is not named, and CloudFormation none that has no value.
+    # SAM passes only variables that the template names. CloudFormation drops those without a value.
     assert variables["AWS_ENDPOINT_URL"] == NOTHING
 
 
-def test_the_parameters_defaults_are_settings_that_the_function_takes(
-    source: Template, resources: dict[str, Any]
-) -> None:
+def test_the_parameters_defaults_are_valid_settings(source: Template, resources: dict[str, Any]) -> None:
     variables = properties(resources, "Function")["Environment"]["Variables"]
     defaults = {name: entry["Default"] for name, entry in source["Parameters"].items()}
     environment = {
@@ -178,7 +174,7 @@ def test_the_parameters_defaults_are_settings_that_the_function_takes(
     )
 
 
-def test_logs_are_json_and_end_some_day(resources: dict[str, Any]) -> None:
+def test_logs_are_json_and_expire(resources: dict[str, Any]) -> None:
     logging = properties(resources, "Function")["LoggingConfig"]
 
     assert logging == {
@@ -189,7 +185,7 @@ def test_logs_are_json_and_end_some_day(resources: dict[str, Any]) -> None:
     assert properties(resources, "FunctionLogs")["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
-def test_the_state_table_is_what_powertools_writes_to(resources: dict[str, Any]) -> None:
+def test_the_state_table_has_its_key_and_time_to_live(resources: dict[str, Any]) -> None:
     table = properties(resources, "StateTable")
 
     assert table["BillingMode"] == "PAY_PER_REQUEST"
@@ -252,7 +248,7 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, buck
     }
 
 
-def test_repositories_may_be_created_only_where_the_parameter_says_so(source: Template) -> None:
+def test_repositories_may_be_created_only_if_the_parameter_says_so(source: Template) -> None:
     assert "CreateRepositories" not in statements(deployed(source))
     assert "CreateRepositories" in statements(deployed(source, CreateRepositories="true"))
 
@@ -271,19 +267,19 @@ def test_a_backfill_may_invoke_the_function_list_the_bucket_and_write_its_report
     }
 
 
-def test_backfills_and_the_queue_together_have_a_limit(source: Template, resources: dict[str, Any]) -> None:
+def test_backfills_and_the_queue_share_a_concurrency_limit(source: Template, resources: dict[str, Any]) -> None:
     reserved = properties(resources, "Function")["ReservedConcurrentExecutions"]
     parameters = source["Parameters"]
 
     assert reserved == {"Ref": "ReservedConcurrency"}
     unreserved = properties(deployed(source, ReservedConcurrency="0"), "Function")
     assert "ReservedConcurrentExecutions" not in unreserved
-    # Lambda takes messages for as many invocations as the queue may have, and they must not be throttled.
+    # Lambda polls messages for the queue's maximum concurrency, and these must not be throttled.
     assert parameters["MaximumConcurrency"]["Default"] < parameters["ReservedConcurrency"]["Default"]
 
 
 def command(source: Template, output: str) -> list[str]:
-    """The command that an output tells, its references filled in with names of the right form."""
+    """The command in an output, with its references replaced by well-formed names."""
     value = source["Outputs"][output]["Value"]["Fn::Sub"]
     text = value if isinstance(value, str) else value[0]
     known = {"AWS::Region": REGION, "AWS::AccountId": "123456789012", "AWS::Partition": "aws", "Source": "bucket"}
@@ -312,7 +308,7 @@ def options(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def test_the_backfill_command_is_one_that_s3_takes(source: Template) -> None:
+def test_s3_accepts_the_backfill_command(source: Template) -> None:
     [aws, service, operation, *words] = command(source, "BackfillCommand")
     assert (aws, service, operation) == ("aws", "s3control", "create-job")
     parameters = options(words)
@@ -332,7 +328,7 @@ def test_the_backfill_command_is_one_that_s3_takes(source: Template) -> None:
     assert source["Conditions"]["HasExistingBucket"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExistingBucket"}, ""]}]}
 
 
-def test_the_redrive_command_is_one_that_sqs_takes(source: Template) -> None:
+def test_sqs_accepts_the_redrive_command(source: Template) -> None:
     [aws, service, operation, *words] = command(source, "RedriveCommand")
     assert (aws, service, operation) == ("aws", "sqs", "start-message-move-task")
     parameters = options(words)
@@ -346,7 +342,7 @@ def test_the_redrive_command_is_one_that_sqs_takes(source: Template) -> None:
     assert parameters["DestinationArn"].endswith("WorkQueue")
 
 
-def test_there_is_no_role_or_policy_but_our_own(resources: dict[str, Any]) -> None:
+def test_there_are_no_roles_or_policies_but_our_own(resources: dict[str, Any]) -> None:
     roles = {
         name: resource["Properties"] for name, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"
     }
