@@ -13,7 +13,7 @@ from local.stack import Stack
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a `docker` on the PATH that prints what it is given, and nothing else."""
+    """Puts a `docker` on the PATH that prints the given output, and nothing else."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def prints(output: str) -> None:
@@ -30,13 +30,13 @@ def network(**config: str) -> str:
     return json.dumps([{"IPAM": {"Config": [config]}}])
 
 
-def test_containers_see_the_machine_at_the_networks_gateway(engine: Callable[[str], None]) -> None:
+def test_containers_reach_the_machine_at_the_networks_gateway(engine: Callable[[str], None]) -> None:
     engine(network(Subnet="192.0.2.0/24", Gateway="127.0.0.1"))
 
     assert containers.gateway() == "127.0.0.1"
 
 
-def test_an_engine_that_leaves_the_gateway_out_has_the_networks_first_address(engine: Callable[[str], None]) -> None:
+def test_an_omitted_gateway_is_the_networks_first_address(engine: Callable[[str], None]) -> None:
     engine(network(Subnet="127.0.0.0/8"))
 
     assert containers.gateway() == "127.0.0.1"
@@ -46,14 +46,14 @@ def test_an_engine_that_leaves_the_gateway_out_has_the_networks_first_address(en
     "output",
     [network(Subnet="192.0.2.0/24", Gateway="192.0.2.1"), "[]", "", "no JSON", "[{}]", "[null]", NONE_CONFIGURED],
 )
-def test_there_is_no_gateway_that_is_not_this_machines(engine: Callable[[str], None], output: str) -> None:
+def test_a_gateway_must_be_an_address_of_this_machine(engine: Callable[[str], None], output: str) -> None:
     engine(output)
 
     assert containers.gateway() is None
 
 
 @pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")])
-def test_a_name_of_this_machine_is_its_address(host: str, address: str) -> None:
+def test_a_name_of_this_machine_resolves_to_its_address(host: str, address: str) -> None:
     assert containers.own_address(host) == address
 
 
@@ -62,7 +62,9 @@ def test_without_an_engine_there_is_no_gateway() -> None:
     assert containers.gateway() is None
 
 
-def test_sam_is_told_where_the_stack_is_as_long_as_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sam_gets_the_stacks_address_while_the_stack_is_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(containers, "_FOLDER", tmp_path / "sam")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     stack = Stack("http://127.0.0.1:5001", "http://127.0.0.1:5001/queue", "http://127.0.0.1:5001/dead-letters")

@@ -8,7 +8,7 @@ from tests.doubles.invocation import Hourglass, deadline_of
 
 
 def steps(seconds_left: float, *taken: float) -> int:
-    """How many of the steps are begun, each taking so many seconds, before there is too little time left."""
+    """How many steps start before there is too little time left. `taken` are their durations in seconds."""
     invocation = Hourglass(seconds_left)
     pace = deadline_of(invocation).pace("the next part")
     for number, seconds in enumerate(taken):
@@ -29,15 +29,15 @@ def steps(seconds_left: float, *taken: float) -> int:
         (900, 0.2, 1000),
         (3, 0.9, 1),
         (3, 0.2, 4),
-        (2.7, 0.2, 0),  # what the first takes, nobody knows
+        (2.7, 0.2, 0),  # the duration of the first step is unknown
     ],
 )
-def test_steps_are_begun_while_there_is_time_for_one_more(seconds_left: float, seconds: float, number: int) -> None:
+def test_steps_start_while_there_is_time_for_one_more(seconds_left: float, seconds: float, number: int) -> None:
     assert steps(seconds_left, *[seconds] * 1000) == number
 
 
 def test_the_slowest_of_the_last_steps_counts() -> None:
-    assert steps(40, 20, *[1] * 9) == 1  # 20 s left, of which a step like the first takes all
+    assert steps(40, 20, *[1] * 9) == 1  # 20 s are left, and a step like the first takes all of them
     assert steps(60, 20, *[1] * 30) == 10
     assert steps(60, *[1] * 5, 20, *[1] * 30) == 10
 
@@ -50,7 +50,7 @@ def test_the_steps_of_an_object_count_for_the_next_one_but_not_for_the_next_invo
     invocation = Hourglass(30)
     deadline = deadline_of(invocation)
     with deadline.pace("the next part").step():
-        invocation.pass_by(15)  # it was the object's only one
+        invocation.pass_by(15)  # the object's only part
 
     with deadline.pace("something else").step():
         pass
@@ -60,12 +60,12 @@ def test_the_steps_of_an_object_count_for_the_next_one_but_not_for_the_next_invo
         pass
 
 
-def test_what_cannot_be_done_in_time_is_named() -> None:
+def test_the_error_names_the_step_that_there_is_no_time_for() -> None:
     with pytest.raises(OutOfTime, match=r"has 4\.0 s left, too few for the next part"):
         deadline_of(Hourglass(4)).require("the next part", 3)
 
 
-def test_a_step_is_waited_for_while_there_is_time_for_it_and_the_reserve() -> None:
+def test_waiting_for_a_step_leaves_time_for_the_step_and_the_reserve() -> None:
     invocation = Hourglass(30)
     pace = deadline_of(invocation).pace("the next part")
 

@@ -1,4 +1,4 @@
-"""What the documents say about code, template and each other is so."""
+"""The documents agree with the code, the template and each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEMPLATE = read_template()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_within_the_repository_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
         found = page.parent / path if path else page
@@ -32,7 +32,7 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
 
 
 def kinds(of: type[errors.S3ToEcrError]) -> set[str]:
-    """All kinds of error that an object may end with."""
+    """The names of all errors that an object may end with."""
     children = of.__subclasses__()
     return {of.__name__} if not children else set().union(*map(kinds, children))
 
@@ -46,7 +46,7 @@ def test_the_runbook_says_what_to_do_about_every_reason() -> None:
 
 
 def source_literals() -> set[str]:
-    """Every text and every name of an argument in the function's source."""
+    """Every string and every argument name in the function's source."""
     found: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -57,16 +57,16 @@ def source_literals() -> set[str]:
     return found
 
 
-# What Lambda and Powertools write into every line, or into lines of their own, and what Logs Insights adds.
+# Fields that Lambda, Powertools and Logs Insights add.
 EVERY_LINE = {"message", "level", "timestamp", "exception", "function_request_id", "type"}
-# Of Logs Insights' language itself.
+# The words of Logs Insights' query language.
 WORDS = {
     "filter", "fields", "sort", "stats", "limit", "in", "and", "by", "as", "desc", "asc",
     "count", "count_distinct", "sum", "latest",
 }  # fmt: skip
 
 
-def test_the_log_queries_ask_for_what_is_logged() -> None:
+def test_the_log_queries_use_only_messages_and_fields_that_are_logged() -> None:
     queries = [block for block in blocks(OPERATIONS, "") if "|" in block]
     known = source_literals()
 
@@ -86,7 +86,7 @@ def granted(*sids: str) -> set[str]:
 
 
 def statements_with(sid: str) -> list[dict[str, Any]]:
-    """The statements of that name in the policies of docs/deploying.md."""
+    """The statements with this Sid in the policies of docs/deploying.md."""
     found = [json.loads(block) for block in blocks(DEPLOYING, "json") if f'"Sid": "{sid}"' in block]
     return [statement for policy in found for statement in policy.get("Statement", [policy])]
 
@@ -99,7 +99,7 @@ def test_the_policies_for_another_account_allow_what_the_function_calls() -> Non
     assert actions(registry) == pushing | granted("CreateRepositories")
 
 
-def test_all_json_in_the_documents_is_json() -> None:
+def test_all_json_in_the_documents_is_valid() -> None:
     found = [block for page in PAGES for block in blocks(page.read_text(), "json")]
 
     assert len(found) >= 5
@@ -107,7 +107,7 @@ def test_all_json_in_the_documents_is_json() -> None:
         json.loads(block)
 
 
-def test_the_keys_policy_lets_s3_and_eventbridge_into_the_queue() -> None:
+def test_the_keys_policy_lets_s3_and_eventbridge_send_to_the_queue() -> None:
     [statement] = statements_with("EventsIntoTheQueue")
 
     assert set(statement["Principal"]["Service"]) == {"s3.amazonaws.com", "events.amazonaws.com"}
@@ -123,19 +123,22 @@ def test_names_in_capitals_in_the_runbooks_commands_are_outputs_of_the_stack() -
 
     outputs = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in TEMPLATE["Outputs"]}
     assert "DEAD_LETTER_QUEUE_ARN" in names
-    assert names <= outputs | {"ERROR_MESSAGE"}  # which is EventBridge's
+    assert names <= outputs | {"ERROR_MESSAGE"}  # EventBridge's name
 
 
-def test_the_parameters_in_commands_are_some_that_the_template_takes() -> None:
+def test_the_template_accepts_the_parameters_in_commands() -> None:
     given = [
-        pair for block in commands() for told in re.findall(r'PARAMETERS="([^"]+)"', block) for pair in told.split()
+        pair
+        for block in commands()
+        for parameters in re.findall(r'PARAMETERS="([^"]+)"', block)
+        for pair in parameters.split()
     ]
 
     assert len(given) > 4
     for pair in given:
         name, _, value = pair.partition("=")
         if pair != "\\":
-            # SAM's parser takes no empty value.
+            # SAM's parser accepts no empty value.
             assert value
             assert re.fullmatch(TEMPLATE["Parameters"][name].get("AllowedPattern", ".+"), value)
 
@@ -155,7 +158,7 @@ def test_readme_lists_every_parameter_and_its_default() -> None:
     assert rows.keys() == TEMPLATE["Parameters"].keys()
 
 
-def test_the_version_is_one() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     released = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", version())
@@ -163,14 +166,14 @@ def test_the_version_is_one() -> None:
     assert TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]["SemanticVersion"] == version()
 
 
-def test_the_serverless_application_repository_takes_what_it_is_told() -> None:
-    told = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
+def test_the_serverless_application_repository_accepts_the_metadata() -> None:
+    metadata = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
 
     # The constraints of its API's CreateApplicationRequest.
-    assert re.fullmatch(r"[a-zA-Z0-9\-]{1,140}", told["Name"])
-    assert 1 <= len(told["Description"]) <= 256
-    assert re.fullmatch(r"[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?", told["Author"])
-    assert len(told["Labels"]) <= 10
-    assert all(re.fullmatch(r"[a-zA-Z0-9+\-_:/@]{1,127}", label) for label in told["Labels"])
-    assert (ROOT / told["LicenseUrl"]).exists()
-    assert (ROOT / told["ReadmeUrl"]).exists()
+    assert re.fullmatch(r"[a-zA-Z0-9\-]{1,140}", metadata["Name"])
+    assert 1 <= len(metadata["Description"]) <= 256
+    assert re.fullmatch(r"[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?", metadata["Author"])
+    assert len(metadata["Labels"]) <= 10
+    assert all(re.fullmatch(r"[a-zA-Z0-9+\-_:/@]{1,127}", label) for label in metadata["Labels"])
+    assert (ROOT / metadata["LicenseUrl"]).exists()
+    assert (ROOT / metadata["ReadmeUrl"]).exists()

@@ -1,4 +1,4 @@
-"""The double is what the other tests stand on: its own rules, one by one."""
+"""The rules of the ECR double, which the other tests rely on."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_part_is_as_long_as_its_offsets_say(ecr: EcrDouble, upload: str) -> No
     assert refused(ecr, "UploadLayerPart", **part(upload, 0, b"0123", last=2)) == "InvalidLayerPartException"
 
 
-def test_a_part_has_a_maximum_and_a_minimum(ecr: EcrDouble, upload: str) -> None:
+def test_a_part_has_a_maximum_and_a_minimum_size(ecr: EcrDouble, upload: str) -> None:
     too_large = part(upload, 0, bytes(MAX_PART_BYTES + 1))
     assert refused(ecr, "UploadLayerPart", **too_large) == "InvalidParameterException"
     succeed(ecr, "UploadLayerPart", **part(upload, 0, b"012"))
@@ -124,7 +124,7 @@ def test_an_image_has_a_media_type_a_proper_tag_and_a_bounded_manifest(ecr: EcrD
         assert refused(ecr, "PutImage", imageManifest=document, **more) == "InvalidParameterException"
 
 
-def test_an_immutable_tag_stays_whatever_it_is_to_name(ecr: EcrDouble) -> None:
+def test_an_immutable_tag_cannot_be_put_again(ecr: EcrDouble) -> None:
     ecr.repositories["app"].immutable_tags = True
     first, second = (json.dumps({"schemaVersion": 2, "mediaType": "index", "x": number}) for number in range(2))
 

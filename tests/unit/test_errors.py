@@ -8,7 +8,7 @@ from s3_to_ecr import errors
 from s3_to_ecr.errors import EmptyBlob, Rejected, RetryLater, S3ToEcrError, concerning
 
 
-def test_the_drawing_is_the_tree() -> None:
+def test_the_docstring_draws_the_tree_of_errors() -> None:
     drawn = re.findall(r"^│  .*?─ (\w+)|^    .*?─ (\w+)|^[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE)
     defined = {
         name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, S3ToEcrError)
@@ -16,7 +16,7 @@ def test_the_drawing_is_the_tree() -> None:
     assert {next(filter(None, names)) for names in drawn} == defined - {"S3ToEcrError"}
 
 
-def test_every_error_is_in_one_half() -> None:
+def test_every_error_is_either_rejected_or_retried() -> None:
     for value in vars(errors).values():
         if isinstance(value, type) and issubclass(value, S3ToEcrError) and value is not S3ToEcrError:
             assert issubclass(value, Rejected) != issubclass(value, RetryLater), value

@@ -1,4 +1,4 @@
-"""What GitHub reads of the repository: that it is well formed, and in step with what the project says elsewhere."""
+"""The files that GitHub reads are well formed, and agree with the rest of the project."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_dependabot_sees_every_lock() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
-def test_issue_forms_are_some_that_github_takes(form: Any) -> None:
+def test_github_accepts_the_issue_forms(form: Any) -> None:
     read_form = yaml.safe_load(form.read_text())
 
     assert {"name", "description", "body"} <= read_form.keys() <= {"name", "description", "body", "labels"}
-    asked = [entry for entry in read_form["body"] if entry["type"] != "markdown"]
-    assert any(entry.get("validations", {}).get("required") for entry in asked)
-    assert len({entry["id"] for entry in asked}) == len(asked)
-    assert all(entry["attributes"]["label"] for entry in asked)
+    questions = [entry for entry in read_form["body"] if entry["type"] != "markdown"]
+    assert any(entry.get("validations", {}).get("required") for entry in questions)
+    assert len({entry["id"] for entry in questions}) == len(questions)
+    assert all(entry["attributes"]["label"] for entry in questions)
 
 
 def test_a_bug_report_asks_for_version_layout_and_reason() -> None:

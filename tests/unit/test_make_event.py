@@ -13,9 +13,9 @@ from s3_to_ecr.carriers import notifications as events
 from s3_to_ecr.objects import S3Object
 from tests.conftest import ROOT
 
-# Of which every one may be another: times, numbers, and what a sample tells that one made by hand does not.
-PASSING = {"eventTime", "time", "id", "messageId", "SentTimestamp", "ApproximateFirstReceiveTimestamp"}
-TOLD = {"size", "eTag", "etag", "sequencer"}
+# Times and ids, which differ in every event, and details that only the samples have.
+VARYING = {"eventTime", "time", "id", "messageId", "SentTimestamp", "ApproximateFirstReceiveTimestamp"}
+ONLY_IN_SAMPLES = {"size", "eTag", "etag", "sequencer"}
 
 
 def make_event(**variables: str) -> subprocess.CompletedProcess[str]:
@@ -25,12 +25,12 @@ def make_event(**variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def shape(value: Any) -> Any:
-    """A sample as it would be if it had been made by hand, an SQS message's body read."""
+    """An event without what may differ, and with the body of an SQS message parsed."""
     if isinstance(value, dict):
         return {
-            name: "…" if name in PASSING else shape(json.loads(entry) if name == "body" else entry)
+            name: "…" if name in VARYING else shape(json.loads(entry) if name == "body" else entry)
             for name, entry in value.items()
-            if name not in TOLD
+            if name not in ONLY_IN_SAMPLES
         }
     return [shape(entry) for entry in value] if isinstance(value, list) else value
 
@@ -45,14 +45,14 @@ def shape(value: Any) -> Any:
         ("eventbridge", {"KEY": "layer-test/eventbridge + 1%2B.layer", "FORM": "eventbridge"}),
     ],
 )
-def test_what_is_made_is_what_the_samples_are(sample: str, variables: dict[str, str]) -> None:
+def test_a_made_event_is_like_the_sample(sample: str, variables: dict[str, str]) -> None:
     made = make_event(**variables)
 
     assert made.returncode == 0, made.stderr
     assert shape(json.loads(made.stdout)) == shape(json.loads((ROOT / f"events/{sample}.json").read_text()))
 
 
-def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
+def test_an_event_has_the_requested_bucket_and_key() -> None:
     made = json.loads(make_event(KEY="a b/%41+ü.tar", BUCKET="my-bucket").stdout)
 
     [record] = events.records(made)
@@ -60,7 +60,7 @@ def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({}, "KEY is missing."),
         ({"KEY": "a", "BUCKET": ""}, "BUCKET is missing."),
@@ -68,12 +68,12 @@ def test_an_event_is_about_the_bucket_and_key_that_were_asked_for() -> None:
         ({"KEY": "a\udcff"}, "KEY is not valid UTF-8."),
     ],
 )
-def test_what_is_wrong_is_told(variables: dict[str, str], told: str) -> None:
+def test_a_wrong_variable_is_reported_with_the_usage(variables: dict[str, str], message: str) -> None:
     made = make_event(**variables)
 
     assert made.returncode != 0
     assert made.stdout == ""
-    assert f"{told} Usage: make event KEY=" in made.stderr
+    assert f"{message} Usage: make event KEY=" in made.stderr
     assert "Traceback" not in made.stderr
 
 

@@ -1,4 +1,4 @@
-"""What the repository itself promises: locks that agree, samples that are what the events say, no machine's traces."""
+"""Checks of the repository: the locks agree, the samples match the events, and no real account appears."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVENTS = sorted((ROOT / "events").glob("*.json"))
 
 
 def pins(path: str) -> list[tuple[str, str]]:
-    """Names and versions; more than one of a name where the Python version decides."""
+    """Names and versions. A name has several versions if they depend on the Python version."""
     return re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE)
 
 
@@ -29,7 +29,7 @@ def notifications(event: dict[str, Any]) -> list[Any]:
     return [json.loads(record["body"]) for record in event["Records"]] if events.is_sqs(event) else [event]
 
 
-def test_what_ships_is_what_is_tested() -> None:
+def test_the_shipped_packages_are_the_tested_ones() -> None:
     shipped = pins("src/requirements.txt")
 
     assert {"boto3", "botocore", "aws-lambda-powertools"} < {name for name, _ in shipped}
@@ -44,7 +44,7 @@ def test_every_pin_has_a_hash_and_no_index(path: str) -> None:
     assert "://" not in lock
 
 
-def test_only_the_documentations_account_appears() -> None:
+def test_only_the_example_account_appears() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)  # noqa: S607
     for name in filter(None, tracked.stdout.decode().split("\0")):
         path = Path(ROOT, name)

@@ -1,4 +1,4 @@
-"""The rooms of the package: their drawing in CONTRIBUTING.md is true, and imports go one way."""
+"""The rooms of the package: their drawing in CONTRIBUTING.md is correct, and imports go one way."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drawn() -> dict[str, set[str]]:
     return {name.strip(): set(imported.split()) for name, imported in lines}
 
 
-def test_what_is_imported_is_what_is_drawn() -> None:
+def test_the_drawing_shows_the_imports() -> None:
     found: dict[str, set[str]] = {name: set() for name in [*ABOVE, *ROOMS]}
     for path in modules():
         importer = place(dotted(path))
@@ -68,13 +68,13 @@ def test_what_is_imported_is_what_is_drawn() -> None:
     assert {name: imported - {name, *BELOW} for name, imported in found.items()} == drawn()
 
 
-def test_the_drawing_goes_one_way() -> None:
+def test_the_drawn_imports_go_one_way() -> None:
     order = list(drawn())
     for number, name in enumerate(order):
         assert drawn()[name] <= set(order[number + 1 :])
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     graph = {dotted(path): imports(path) for path in modules()}
 
     list(TopologicalSorter(graph).static_order())  # raises CycleError
@@ -99,13 +99,13 @@ def test_the_tree_names_every_module_in_its_room() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_says_in_its_first_sentences_what_belongs_there_and_what_does_not(room: str) -> None:
-    told = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+    docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
 
-    assert told
-    assert len(re.findall(r"\.(?:\s|$)", told.partition("\n\n")[0])) == 2
+    assert docstring
+    assert len(re.findall(r"\.(?:\s|$)", docstring.partition("\n\n")[0])) == 2
 
 
-def test_nothing_outside_depends_on_where_a_module_is() -> None:
-    """The template names `handler.lambda_handler`, and nobody names a module of the package."""
+def test_no_file_outside_the_package_names_its_modules() -> None:
+    """The template names only `handler.lambda_handler`, so the package's modules can move."""
     for name in ("template.yaml", "samconfig.toml", "Makefile", ".ci/run"):
         assert "s3_to_ecr" not in (ROOT / name).read_text()

@@ -35,13 +35,13 @@ def test_all_variables_are_read() -> None:
     )
 
 
-def test_what_the_template_leaves_empty_counts_as_unset() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     names = ("ECR_REGISTRY_ID", "DEFAULT_REPOSITORY", "CREATE_REPOSITORIES", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
     assert Settings.from_environment({"STATE_TABLE": "state"} | dict.fromkeys(names, "")) == Settings("state")
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
         ({}, "STATE_TABLE is not set"),
         ({"STATE_TABLE": "state", "ECR_REGISTRY_ID": "12345"}, "ECR_REGISTRY_ID is '12345'"),
@@ -49,6 +49,6 @@ def test_what_the_template_leaves_empty_counts_as_unset() -> None:
         ({"STATE_TABLE": "state", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1G"}, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE is '1G'"),
     ],
 )
-def test_a_wrong_setting_is_named(environment: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_a_wrong_setting_is_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         Settings.from_environment(environment)

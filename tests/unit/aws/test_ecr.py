@@ -58,7 +58,7 @@ DIGEST = "sha256:" + "0" * 64
         (Fault(), ServiceUnavailable),
     ],
 )
-def test_every_answer_has_its_error(
+def test_every_error_code_maps_to_its_exception(
     ecr: EcrDouble, ecr_client: ECRClient, fault: Fault, error: type[S3ToEcrError]
 ) -> None:
     ecr.faults.add("CompleteLayerUpload", fault, times=2)
@@ -67,13 +67,13 @@ def test_every_answer_has_its_error(
         Registry(ecr_client).complete(UPLOAD, DIGEST)
 
 
-def test_a_throttled_call_is_tried_again_by_the_sdk(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_the_sdk_retries_a_throttled_call(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     ecr.faults.add("InitiateLayerUpload", Fault("ThrottlingException"))
 
     assert Registry(ecr_client).initiate("app").part_size == 4
 
 
-def test_what_the_service_model_forbids_is_refused_before_it_is_sent(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_an_invalid_parameter_is_refused_before_the_call(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     with pytest.raises(RequestRefused, match="repositoryName"):
         Registry(ecr_client).initiate("x")
     assert ecr.calls == []
@@ -89,7 +89,7 @@ def test_a_repository_is_created_once(ecr: EcrDouble, ecr_client: ECRClient) -> 
 
 
 @pytest.mark.parametrize("missing_as", ["failure", "unavailable"])
-def test_a_layer_is_available_archived_or_not_there(
+def test_a_layer_is_available_archived_or_unavailable(
     ecr: EcrDouble, ecr_client: ECRClient, missing_as: Literal["failure", "unavailable"]
 ) -> None:
     registry = Registry(ecr_client)
@@ -102,7 +102,7 @@ def test_a_layer_is_available_archived_or_not_there(
     assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "ARCHIVED"}
 
 
-def test_layers_are_asked_for_in_hundreds(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_layers_are_looked_up_in_batches_of_a_hundred(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     digests = [f"sha256:{number:064}" for number in range(201)]
     ecr.repositories["app"].layers[digests[150]] = b"layer"
 
@@ -120,7 +120,7 @@ DIGEST_OF_CONTENT = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MANIFEST = (DIGEST_OF_CONTENT, "x/y", CONTENT)
 
 
-def test_images_are_asked_for_in_hundreds_by_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_images_are_looked_up_by_digest_and_tag_in_batches_of_a_hundred(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     registry = Registry(ecr_client, "123456789012")
     registry.put_image("app", *MANIFEST, "1.0")
     ecr.calls.clear()
@@ -148,7 +148,7 @@ def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as it went out, the headers' names in lower case."""
+    """A sent request, with header names in lower case."""
 
     method: str
     url: str
@@ -157,7 +157,7 @@ class Sent:
 
 
 class Wire:
-    """Takes a client's requests instead of the network, and answers that all of a part has arrived."""
+    """Intercepts a client's requests, and answers that the whole part has arrived."""
 
     def __init__(self, client: ECRClient) -> None:
         self.requests: list[Sent] = []
@@ -174,7 +174,7 @@ class Wire:
 
 
 class _Raw:
-    """A body as botocore expects it of urllib3."""
+    """A body as botocore expects it from urllib3."""
 
     def __init__(self, text: str) -> None:
         self._body = text.encode()
@@ -195,7 +195,7 @@ def written(registry: Registry, upload: LayerUpload, first_byte: int, body: byte
     chunks=st.lists(st.binary(max_size=50), max_size=9).filter(any),
     registry_id=st.sampled_from([None, "123456789012"]),
 )
-def test_a_part_is_serialised_and_signed_as_botocore_would(
+def test_a_part_is_serialised_and_signed_as_by_botocore(
     first_byte: int, chunks: list[bytes], registry_id: str | None
 ) -> None:
     lean, plain = CLIENTS
@@ -219,8 +219,8 @@ def test_a_part_is_serialised_and_signed_as_botocore_would(
     assert ours.body == theirs.body
     assert (ours.method, ours.url) == (theirs.method, theirs.url)
     changing = {"authorization": ANY, "x-amz-date": ANY, "amz-sdk-invocation-id": ANY, "user-agent": ANY}
-    told = {"x-amz-content-sha256": hashlib.sha256(theirs.body).hexdigest()}
-    assert ours.headers == {**theirs.headers, **told, **changing}
+    body_hash = {"x-amz-content-sha256": hashlib.sha256(theirs.body).hexdigest()}
+    assert ours.headers == {**theirs.headers, **body_hash, **changing}
     assert_is_signed(ours)
     assert_is_signed(theirs)
 
@@ -239,7 +239,7 @@ CLIENTS = Recorded(), Recorded()
 
 
 def assert_is_signed(request: Sent) -> None:
-    """By SigV4, over all of the body: the signature is what botocore's signer finds for the request as it was sent."""
+    """Checks that botocore's signer computes the same SigV4 signature for the request and its whole body."""
     algorithm, credential, signed, signature = request.headers["authorization"].replace(", ", " ").split(" ")
     names = signed.removeprefix("SignedHeaders=").split(";")
     assert algorithm == "AWS4-HMAC-SHA256"
@@ -248,7 +248,7 @@ def assert_is_signed(request: Sent) -> None:
 
     again = AWSRequest(request.method, request.url, data=request.body)
     for name in names:
-        # The body's hash is computed anew: a header that told another would not match the signature.
+        # The body's hash is computed again: a wrong hash in the header would not match the signature.
         if name not in ("host", "x-amz-content-sha256"):
             again.headers[name] = request.headers[name]
     if "x-amz-content-sha256" in names:
@@ -260,7 +260,7 @@ def assert_is_signed(request: Sent) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5_242_880, 10_485_759, 10_485_760, 10_485_761, 20_971_520])
-def test_a_part_of_any_size_arrives_as_it_is(size: int) -> None:
+def test_a_part_of_any_size_arrives_unchanged(size: int) -> None:
     client = boto3.client("ecr")
     wire, registry = Wire(client), Registry(client)
     body = (b"0123456789" * (size // 10 + 1))[:size]
@@ -272,7 +272,7 @@ def test_a_part_of_any_size_arrives_as_it_is(size: int) -> None:
     assert request.headers["content-length"] == str(len(request.body))
 
 
-def test_the_memory_of_a_used_part_is_used_again_whatever_its_size(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_the_memory_of_a_used_part_is_reused_for_any_size(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     registry = Registry(ecr_client)
     ecr.part_size = 4
     upload = registry.initiate("app")
@@ -287,7 +287,7 @@ def test_the_memory_of_a_used_part_is_used_again_whatever_its_size(ecr: EcrDoubl
     assert ecr.uploads[upload.upload_id].content == b"01234567a longer part89last"
 
 
-def test_memory_that_something_else_holds_on_to_is_left_to_it(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_memory_that_is_still_referenced_is_not_reused(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     registry = Registry(ecr_client)
     upload = registry.initiate("app")
     used = written(registry, upload, 0, b"0123")
@@ -302,13 +302,11 @@ def test_memory_that_something_else_holds_on_to_is_left_to_it(ecr: EcrDouble, ec
 
 
 @pytest.mark.parametrize("body", [b"", b"012", b"01234", b"0123456"])
-def test_a_part_that_is_not_as_long_as_it_should_be_is_not_sent(
-    ecr: EcrDouble, ecr_client: ECRClient, body: bytes
-) -> None:
+def test_a_part_of_the_wrong_length_is_not_sent(ecr: EcrDouble, ecr_client: ECRClient, body: bytes) -> None:
     registry = Registry(ecr_client)
     part = registry.part(UPLOAD, 0, 4)
 
-    with pytest.raises(ValueError):  # noqa: PT011 (whose message is for us)
+    with pytest.raises(ValueError):  # noqa: PT011 (an internal message)
         write_and_send(registry, part, body)
     assert ecr.calls == []
 
@@ -319,24 +317,24 @@ def write_and_send(registry: Registry, part: LayerPart, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("upload", "first_byte", "told"),
+    ("upload", "first_byte", "member"),
     [
         (LayerUpload("x", "id", 4), 0, "repositoryName"),
         (LayerUpload("app", "id", 4), -1, "partFirstByte"),
         (LayerUpload("app", None, 4), 0, "uploadId"),  # type: ignore[arg-type]
     ],
 )
-def test_a_parts_members_are_held_against_the_service_model(
-    ecr: EcrDouble, ecr_client: ECRClient, upload: LayerUpload, first_byte: int, told: str
+def test_a_parts_members_are_checked_against_the_service_model(
+    ecr: EcrDouble, ecr_client: ECRClient, upload: LayerUpload, first_byte: int, member: str
 ) -> None:
     registry = Registry(ecr_client)
 
-    with pytest.raises(RequestRefused, match=told):
+    with pytest.raises(RequestRefused, match=member):
         registry.upload_part(upload, written(registry, upload, first_byte, b"0123"))
     assert ecr.calls == []
 
 
-def test_a_part_that_the_sdk_sends_again_is_the_same(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_the_sdk_resends_the_same_part(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     registry = Registry(ecr_client)
     upload = registry.initiate("app")
     ecr.faults.add("UploadLayerPart", Fault("ServerException", status=500))
@@ -349,12 +347,12 @@ def _meet(meeting: threading.Barrier) -> None:
     meeting.wait(10)
 
 
-def test_layers_are_uploaded_side_by_side(strict_ecr: EcrDouble) -> None:
+def test_layers_are_uploaded_in_parallel(strict_ecr: EcrDouble) -> None:
     strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     client = boto3.client("ecr", endpoint_url=strict_ecr.url)
     registry = Registry(client)
     layers = [bytes([number]) * 20_000 for number in range(8)]
-    # No call may go on before the others have had their parts set aside, too: they have to meet between the two.
+    # All threads must meet here, so that every part is set aside before any is sent.
     meeting = threading.Barrier(len(layers))
     client.meta.events.register_first("before-call.ecr.UploadLayerPart", lambda **_: _meet(meeting))
     digests: list[Any] = [None] * len(layers)

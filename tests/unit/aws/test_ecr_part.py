@@ -36,7 +36,7 @@ def test_a_part_is_the_request_that_botocore_would_send() -> None:
     }
 
 
-def test_a_part_takes_over_the_memory_of_a_used_one() -> None:
+def test_a_part_reuses_the_memory_of_a_used_one() -> None:
     used = part(b"0123456789")
 
     assert part(b"abcdefgh", 10, used).body is used.body
@@ -44,7 +44,7 @@ def test_a_part_takes_over_the_memory_of_a_used_one() -> None:
 
 @pytest.mark.usefixtures("_no_garbage_collection")
 def test_memory_that_a_broken_connection_still_refers_to_is_freed_at_once() -> None:
-    """As the traceback of a broken TLS connection does, in a cycle. Left to chance, each would cost 14 MiB for long."""
+    """The traceback of a broken TLS connection refers to the memory in a cycle, which would keep 14 MiB for long."""
     used = part(b"0123456789")
     held: list[object] = [memoryview(used.body)]
     held.append(held)

@@ -60,7 +60,7 @@ def read(blob: ObjectRange, first: int, length: int) -> bytes:
     return b"".join(blob.read(first, length))
 
 
-def asked(span: str, **pin: str) -> dict[str, str]:
+def get_request(span: str, **pin: str) -> dict[str, str]:
     return {"Bucket": "bucket", "Key": "app/x", "Range": span, **pin}
 
 
@@ -72,28 +72,28 @@ def asked(span: str, **pin: str) -> dict[str, str]:
         ("null", "e7a6", {"IfMatch": '"e7a6"'}),  # a suspended bucket's version, which can be overwritten
     ],
 )
-def test_reads_are_ranges_pinned_to_what_the_event_spoke_of(
+def test_reads_are_ranges_pinned_to_the_version_in_the_event(
     s3: S3Client, stub: Stubber, version_id: str | None, etag: str, pin: dict[str, str]
 ) -> None:
-    stub.add_response("get_object", answer(b"4567"), asked("bytes=4-7", **pin))
+    stub.add_response("get_object", answer(b"4567"), get_request("bytes=4-7", **pin))
 
     assert read(ObjectRange(s3, "bucket", "app/x", version_id, etag, 10, 10), 4, 4) == b"4567"
 
 
 def test_a_blob_inside_an_object_is_read_from_its_offset(s3: S3Client, stub: Stubber) -> None:
-    stub.add_response("get_object", answer(b"4567"), asked("bytes=1004-1007", VersionId="v1"))
+    stub.add_response("get_object", answer(b"4567"), get_request("bytes=1004-1007", VersionId="v1"))
 
     assert read(ObjectRange(s3, "bucket", "app/x", "v1", None, 10, 2000, offset=1000), 4, 4) == b"4567"
 
 
-def test_a_body_that_breaks_off_is_read_on_from_there(s3: S3Client, stub: Stubber) -> None:
-    stub.add_response("get_object", answer(b"45", promised=4), asked("bytes=4-7", VersionId="v1"))
-    stub.add_response("get_object", answer(b"67"), asked("bytes=6-7", VersionId="v1"))
+def test_reading_resumes_where_a_body_breaks_off(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4), get_request("bytes=4-7", VersionId="v1"))
+    stub.add_response("get_object", answer(b"67"), get_request("bytes=6-7", VersionId="v1"))
 
     assert read(versioned(s3), 4, 4) == b"4567"
 
 
-def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub: Stubber) -> None:
+def test_a_body_that_keeps_breaking_off_is_retried_later(s3: S3Client, stub: Stubber) -> None:
     for body in (b"45", b"", b"6"):
         stub.add_response("get_object", answer(body, promised=len(body) + 1))
 
@@ -101,13 +101,13 @@ def test_a_body_that_keeps_breaking_off_is_left_to_the_queue(s3: S3Client, stub:
         read(versioned(s3), 4, 4)
 
 
-def test_a_body_that_breaks_off_after_its_last_byte_is_whole(s3: S3Client, stub: Stubber) -> None:
+def test_a_body_that_breaks_off_after_its_last_byte_is_complete(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"4567", promised=5))
 
     assert read(versioned(s3), 4, 4) == b"4567"
 
 
-def test_a_body_without_the_checksum_that_s3_told_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+def test_a_body_with_a_wrong_checksum_is_refused(s3: S3Client, stub: Stubber) -> None:
     class Corrupted(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             if body := super().read(size):
@@ -120,39 +120,39 @@ def test_a_body_without_the_checksum_that_s3_told_is_not_taken(s3: S3Client, stu
         read(versioned(s3), 4, 4)
 
 
-def test_a_body_longer_than_its_range_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+def test_a_body_longer_than_its_range_is_refused(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"0123456789"))
 
     with pytest.raises(TransferCorrupted, match="more bytes than were asked for"):
         read(versioned(s3), 0, 4)
 
 
-def test_whoever_reads_may_stop_when_a_body_has_broken_off(s3: S3Client, stub: Stubber) -> None:
-    stub.add_response("get_object", answer(b"45", promised=4))  # and no other
+def test_a_reader_may_stop_after_a_body_breaks_off(s3: S3Client, stub: Stubber) -> None:
+    stub.add_response("get_object", answer(b"45", promised=4))  # and no other response
 
     chunks = versioned(s3).read(4, 4)
     assert [next(chunks), next(chunks)] == [b"45", b""]
     chunks.close()
 
 
-def test_an_object_shorter_than_its_event_says_is_not_taken(s3: S3Client, stub: Stubber) -> None:
+def test_an_object_shorter_than_its_event_says_is_refused(s3: S3Client, stub: Stubber) -> None:
     stub.add_response("get_object", answer(b"45"))
 
     with pytest.raises(ObjectChanged, match="no 4 bytes from byte 4 on"):
         read(versioned(s3), 4, 4)
 
 
-def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stub: Stubber) -> None:
+def test_an_object_longer_than_its_event_says_is_refused(s3: S3Client, stub: Stubber) -> None:
     raw = io.BytesIO(b"4567")
     stub.add_response("get_object", {"Body": StreamingBody(raw, 4), "ContentRange": "bytes 4-7/11"})
 
     with pytest.raises(ObjectChanged, match="has 11 bytes, not 10"):
         read(versioned(s3), 4, 4)
-    assert raw.closed  # or its connection would be lost
+    assert raw.closed  # otherwise its connection would be lost
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "error", "told"),
+    ("code", "status", "error", "message"),
     [
         ("NoSuchKey", 404, ObjectMissing, "deleted after the event"),
         ("NoSuchVersion", 404, ObjectMissing, "deleted after the event"),
@@ -168,23 +168,23 @@ def test_an_object_longer_than_its_event_says_is_not_cut_short(s3: S3Client, stu
         ("InternalError", 500, ServiceUnavailable, ""),
     ],
 )
-def test_every_answer_has_its_error(
-    s3: S3Client, stub: Stubber, code: str, status: int, error: type[S3ToEcrError], told: str
+def test_every_error_code_maps_to_its_exception(
+    s3: S3Client, stub: Stubber, code: str, status: int, error: type[S3ToEcrError], message: str
 ) -> None:
     stub.add_client_error("get_object", code, http_status_code=status)
 
-    with pytest.raises(error, match=rf"^reading s3://bucket/app/x failed with {code}.*{told}"):
+    with pytest.raises(error, match=rf"^reading s3://bucket/app/x failed with {code}.*{message}"):
         read(versioned(s3), 0, 4)
 
 
-def test_a_blob_is_opened_without_a_call_when_the_event_tells_all(s3: S3Client, stub: Stubber) -> None:
+def test_a_blob_is_opened_without_a_call_if_the_event_has_all_details(s3: S3Client, stub: Stubber) -> None:
     assert stub
     created = S3Object("bucket", "app/x", "v1", "e7a6", 10)
 
     assert opened(s3, created) == ObjectRange(s3, "bucket", "app/x", "v1", "e7a6", 10, 10)
 
 
-def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubber) -> None:
+def test_details_that_the_event_lacks_are_read_from_s3(s3: S3Client, stub: Stubber) -> None:
     head = {"ContentLength": 10, "ETag": '"e7a6"'}
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x"})
     stub.add_response("head_object", head, {"Bucket": "bucket", "Key": "app/x", "VersionId": "v1"})
@@ -198,7 +198,7 @@ def test_s3_is_asked_for_what_the_event_does_not_tell(s3: S3Client, stub: Stubbe
 
 
 @pytest.mark.parametrize(("code", "error"), [("404", ObjectMissing), ("403", AccessDenied), ("412", ObjectChanged)])
-def test_a_head_has_no_body_to_name_its_error(
+def test_the_status_of_a_head_request_decides_the_exception(
     s3: S3Client, stub: Stubber, code: str, error: type[S3ToEcrError]
 ) -> None:
     stub.add_client_error("head_object", code, http_status_code=int(code))
@@ -207,7 +207,7 @@ def test_a_head_has_no_body_to_name_its_error(
         opened(s3, S3Object("bucket", "app/x"))
 
 
-def test_a_digest_counts_every_byte_once_however_often_it_comes() -> None:
+def test_a_digest_counts_repeated_bytes_once() -> None:
     digest = RunningDigest()
     for first, length in [(0, 4), (4, 4), (2, 4), (0, 4), (6, 4), (8, 2), (0, 1)]:
         digest.update(first, b"0123456789"[first : first + length])
@@ -215,7 +215,7 @@ def test_a_digest_counts_every_byte_once_however_often_it_comes() -> None:
     assert str(digest) == f"sha256:{hashlib.sha256(b'0123456789').hexdigest()}"
 
 
-def test_a_digest_has_no_gaps() -> None:
+def test_a_digest_allows_no_gaps() -> None:
     digest = RunningDigest()
     digest.update(0, b"0123")
 
@@ -224,9 +224,7 @@ def test_a_digest_has_no_gaps() -> None:
 
 
 @pytest.mark.parametrize(("version_id", "one"), [("v1", True), ("null", False), (None, False)])
-def test_only_an_id_of_its_own_makes_a_version_unlike_all_other_writes(
-    s3: S3Client, version_id: str | None, one: bool
-) -> None:
+def test_only_a_real_version_id_identifies_one_write(s3: S3Client, version_id: str | None, one: bool) -> None:
     found = ObjectRange(s3, "bucket", "app/x", version_id, "e7a6", 10, 10)
 
     assert found.is_one_version is one

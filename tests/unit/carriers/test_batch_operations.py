@@ -29,7 +29,7 @@ def attempt(task: dict[str, Any]) -> Result | Failure:
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_every_task_is_answered_for_in_the_jobs_own_schema(version: str) -> None:
+def test_every_task_is_answered_in_the_schema_of_its_job(version: str) -> None:
     assert answer(event("good", "slow", "empty", "bug", version=version), attempt) == {
         "invocationSchemaVersion": version,
         "treatMissingKeysAs": "TemporaryFailure",
@@ -51,7 +51,7 @@ def test_every_task_is_answered_for_in_the_jobs_own_schema(version: str) -> None
     }
 
 
-def test_what_was_not_uploaded_is_left_out_of_the_report() -> None:
+def test_the_report_on_an_ignored_object_has_no_repository_or_digest() -> None:
     ignored = cast("Any", DONE | {"action": "ignored", "repository": None, "digest": None, "reason": "a folder marker"})
 
     [result] = answer(event("folder/"), lambda _: ignored)["results"]

@@ -42,7 +42,7 @@ def test_every_way_to_create_an_object_is_read_from_a_notification(kind: str) ->
     assert only({"Records": [record]}) == S3Object("bucket", "app/layer", "v1", "e7a6", 7, "0A1B")
 
 
-def test_an_eventbridge_event_is_read_the_same() -> None:
+def test_an_eventbridge_event_gives_the_same_object() -> None:
     assert only(eventbridge(**{"version-id": "v1"})) == only({"Records": [s3_record(versionId="v1")]})
 
 
@@ -60,7 +60,7 @@ def test_an_unversioned_bucket_gives_no_version() -> None:
     )  # fmt: skip
 
 
-def test_what_a_hand_written_event_leaves_out_is_none() -> None:
+def test_details_that_an_event_lacks_are_none() -> None:
     record = {"s3": {"bucket": {"name": "bucket"}, "object": {"key": "app/layer"}}, "eventName": "ObjectCreated:Put"}
 
     assert only({"Records": [record]}) == S3Object("bucket", "app/layer")
@@ -84,7 +84,7 @@ def test_any_key_is_decoded_exactly_once(key: str) -> None:
     assert only(eventbridge(key)).key == key
 
 
-def test_each_record_is_found_in_order() -> None:
+def test_records_keep_their_order() -> None:
     found = events.records({"Records": [s3_record("one"), s3_record("two"), s3_record("three")]})
 
     assert [events.read_record(record).key for record in found] == ["one", "two", "three"]
@@ -94,7 +94,7 @@ def test_the_test_event_has_no_records() -> None:
     assert events.records(TEST_EVENT) == []
 
 
-def test_other_s3_events_are_known_as_such() -> None:
+def test_other_s3_events_are_recognised() -> None:
     assert only({"Records": [s3_record(name="ObjectRemoved:Delete")]}) == OtherEvent(
         "bucket", "app/layer", "ObjectRemoved:Delete"
     )
@@ -106,7 +106,7 @@ def test_other_s3_events_are_known_as_such() -> None:
     [{"Records": []}, {"Records": [{"eventSource": "aws:sns"}]}, {"source": "aws.ec2", "detail-type": "x"}, {}, [], 7,
      None, "text"],
 )  # fmt: skip
-def test_anything_else_is_named_in_the_error(notification: object) -> None:
+def test_any_other_event_is_quoted_in_the_error(notification: object) -> None:
     with pytest.raises(MalformedEvent) as raised:
         events.records(notification)
 
@@ -120,7 +120,7 @@ def test_an_error_shows_only_the_beginning_of_a_long_event() -> None:
     assert len(str(raised.value)) < 400
 
 
-def test_a_body_that_is_not_json_is_named() -> None:
+def test_a_body_that_is_not_json_is_quoted_in_the_error() -> None:
     with pytest.raises(MalformedEvent, match="not JSON: hello"):
         events.parse_body("hello")
 
@@ -143,7 +143,7 @@ def test_a_body_that_is_not_json_is_named() -> None:
         7,
     ],
 )
-def test_a_record_that_cannot_be_read_is_an_error_of_its_own(record: object) -> None:
+def test_an_unreadable_record_does_not_affect_the_others(record: object) -> None:
     assert events.records({"Records": [s3_record(), record]}) == [s3_record(), record]
     with pytest.raises(MalformedEvent):
         events.read_record(record)
@@ -151,7 +151,7 @@ def test_a_record_that_cannot_be_read_is_an_error_of_its_own(record: object) -> 
 
 @pytest.mark.slow
 @given(JSON)
-def test_no_event_ends_in_anything_but_records_or_our_error(notification: object) -> None:
+def test_any_event_is_read_or_malformed(notification: object) -> None:
     try:
         for record in events.records(notification):
             events.read_record(record)
@@ -173,7 +173,7 @@ def test_an_event_that_is_nested_too_deeply_is_malformed() -> None:
         events.records(nested)
 
 
-def test_only_an_sqs_event_is_one() -> None:
+def test_only_sqs_events_are_recognised_as_sqs() -> None:
     assert events.is_sqs({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]})
     assert not events.is_sqs({"Records": [s3_record()]})
     others: list[object] = [eventbridge(), {"Records": []}, {"Records": 7}, {}, [], None]
@@ -181,5 +181,5 @@ def test_only_an_sqs_event_is_one() -> None:
 
 
 @pytest.mark.parametrize("record", [s3_record("a+b%2Bc"), eventbridge("a+b%2Bc")])
-def test_a_record_on_its_own_is_read_as_before(record: dict[str, Any]) -> None:
+def test_a_record_in_its_own_notification_is_read_as_before(record: dict[str, Any]) -> None:
     assert only(events.as_notification(record)) == events.read_record(record)

@@ -26,7 +26,7 @@ EVENTBRIDGE = {"source": "aws.s3", "detail-type": "Object Created", "detail": {}
 PROGRESSED = Outcomes()
 PROGRESSED.progressed = True
 
-# A record's name, and what becomes of it.
+# The error by which each named record fails, or `None` for a success.
 Fates = dict[str, S3ToEcrError | None]
 
 
@@ -39,7 +39,7 @@ def named(name: str) -> dict[str, Any]:
 
 
 class Queue:
-    """A work queue whose records end as the `fates` say, by their names; those without a name as the only one."""
+    """A work queue whose records end as the `fates` of their names say. A single fate is for unnamed records."""
 
     def __init__(self, sqs: SQSClient, fates: Fates | S3ToEcrError | None, settings: Settings = SETTINGS) -> None:
         self._fates = fates if isinstance(fates, dict) else {"": fates}
@@ -54,10 +54,10 @@ class Queue:
 
 
 def queue(sqs: SQSClient, fates: Fates | S3ToEcrError | None, settings: Settings = SETTINGS) -> Queue:
-    """One that knows already how often the queue delivers a message."""
-    found = Queue(sqs, fates, settings)
-    found.work_queue._most_deliveries = 100
-    return found
+    """A queue that already knows its number of deliveries."""
+    informed = Queue(sqs, fates, settings)
+    informed.work_queue._most_deliveries = 100
+    return informed
 
 
 def failures_of(answer: Any) -> list[str]:
@@ -77,7 +77,7 @@ def stub(sqs: SQSClient) -> Iterator[Stubber]:
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    """The metrics that were counted, kept from those of other tests."""
+    """The metrics counted during the test."""
     counted: list[tuple[str, float]] = []
     monkeypatch.setattr(metrics, "add_metric", lambda name, _unit, value: counted.append((name, value)))
     return counted
@@ -105,13 +105,13 @@ def expect_report(stub: Stubber, body: str, **attributes: str) -> None:
     )
 
 
-def test_messages_that_are_completed_are_not_named_in_the_answer(sqs: SQSClient, stub: Stubber) -> None:
+def test_completed_messages_are_not_in_the_answer(sqs: SQSClient, stub: Stubber) -> None:
     assert stub
 
     assert queue(sqs, None).answer(message(RECORD), message(RECORD, number=2)) == {"batchItemFailures": []}
 
 
-def test_only_the_message_that_failed_comes_back(sqs: SQSClient, stub: Stubber) -> None:
+def test_only_the_failed_message_is_retried(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-2", 30)
     fates: Fates = {"one": None, "two": ServiceUnavailable("down"), "three": None}
     messages = [message(named(name), number=number) for number, name in enumerate(fates, 1)]
@@ -119,7 +119,7 @@ def test_only_the_message_that_failed_comes_back(sqs: SQSClient, stub: Stubber) 
     assert failures_of(queue(sqs, fates).answer(*messages)) == ["message-2"]
 
 
-def test_that_all_messages_failed_is_no_exception(sqs: SQSClient, stub: Stubber) -> None:
+def test_no_exception_is_raised_if_all_messages_fail(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
 
     assert failures_of(queue(sqs, ServiceUnavailable("down")).answer(message(RECORD))) == ["message-1"]
@@ -132,21 +132,19 @@ def test_a_message_waits_longer_each_time(sqs: SQSClient, stub: Stubber, receive
     queue(sqs, ServiceUnavailable("down")).answer(message(RECORD, received=received))
 
 
-def test_a_message_out_of_time_comes_back_at_once_if_the_invocation_progressed(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_out_of_time_is_retried_at_once_if_the_invocation_progressed(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
 
     queue(sqs, OutOfTime("later")).answer(message(RECORD, received=9), outcomes=PROGRESSED)
 
 
-def test_progress_makes_no_message_come_back_sooner_that_waits_for_something_else(
-    sqs: SQSClient, stub: Stubber
-) -> None:
+def test_progress_does_not_shorten_the_wait_after_another_error(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 120)
 
     queue(sqs, ServiceUnavailable("down")).answer(message(RECORD, received=3), outcomes=PROGRESSED)
 
 
-def test_how_often_a_message_was_delivered_is_counted_when_it_has_to_wait(
+def test_deliveries_are_counted_only_for_messages_that_wait(
     sqs: SQSClient, stub: Stubber, counted: list[tuple[str, float]]
 ) -> None:
     expect_visibility(stub, "receipt-1", 900)
@@ -160,13 +158,13 @@ def test_how_often_a_message_was_delivered_is_counted_when_it_has_to_wait(
     assert ("Deliveries", 12) not in counted
 
 
-def test_a_message_out_of_time_that_got_nowhere_waits(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_out_of_time_without_progress_waits(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 120)
 
     queue(sqs, OutOfTime("later")).answer(message(RECORD, received=3))
 
 
-def test_a_queue_is_asked_until_it_has_told_how_often_it_delivers(sqs: SQSClient, stub: Stubber) -> None:
+def test_the_redrive_policy_is_read_until_that_succeeds(sqs: SQSClient, stub: Stubber) -> None:
     under_test = Queue(sqs, ServiceUnavailable("down"))
     stub.add_client_error("get_queue_attributes", "ServiceUnavailable", http_status_code=503)
     expect_visibility(stub, "receipt-1", 900)
@@ -178,20 +176,20 @@ def test_a_queue_is_asked_until_it_has_told_how_often_it_delivers(sqs: SQSClient
         under_test.answer(message(RECORD, received=99))
 
 
-def test_a_visibility_that_cannot_be_set_leaves_the_message_where_it_is(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_stays_on_the_queue_if_its_visibility_cannot_be_set(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("change_message_visibility", "ServiceUnavailable", http_status_code=503)
 
     assert failures_of(queue(sqs, ServiceUnavailable("down")).answer(message(RECORD))) == ["message-1"]
 
 
-def test_an_unexpected_error_puts_the_message_back_as_any_other(sqs: SQSClient, stub: Stubber) -> None:
+def test_an_unexpected_error_is_retried_like_any_other(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     error = Unexpected.from_error(KeyError("a bug"))
 
     assert failures_of(queue(sqs, error).answer(message(RECORD))) == ["message-1"]
 
 
-def test_a_message_without_attributes_stands_in_no_others_way(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_without_attributes_does_not_block_others(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
     expect_visibility(stub, "receipt-2", 30)
     bare = {name: value for name, value in message(RECORD).items() if name != "attributes"}
@@ -213,7 +211,7 @@ def test_a_rejected_object_is_reported_with_its_reason_and_consumed(sqs: SQSClie
     assert queue(sqs, EmptyBlob("no bytes")).answer(message(RECORD)) == {"batchItemFailures": []}
 
 
-def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub: Stubber) -> None:
+def test_an_unreadable_body_is_reported_unchanged(sqs: SQSClient, stub: Stubber) -> None:
     expect_report(
         stub,
         "hello",
@@ -226,7 +224,7 @@ def test_a_body_that_cannot_be_read_is_reported_as_it_came(sqs: SQSClient, stub:
     assert queue(sqs, None).answer(sqs_message("hello")) == {"batchItemFailures": []}
 
 
-def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, stub: Stubber) -> None:
+def test_each_rejected_record_is_reported_separately(sqs: SQSClient, stub: Stubber) -> None:
     for name in ("one", "two"):
         expect_report(
             stub,
@@ -241,7 +239,7 @@ def test_of_several_records_each_rejected_one_is_reported_alone(sqs: SQSClient, 
     assert queue(sqs, fates).answer(message(named("one"), named("two"))) == {"batchItemFailures": []}
 
 
-def test_an_eventbridge_event_is_reported_as_it_came(sqs: SQSClient, stub: Stubber) -> None:
+def test_an_eventbridge_event_is_reported_unchanged(sqs: SQSClient, stub: Stubber) -> None:
     expect_report(
         stub, json.dumps(EVENTBRIDGE), ErrorType="EmptyBlob", Reason="no bytes", Bucket="bucket", Key="app/\ufffdä"
     )
@@ -258,7 +256,7 @@ def expect_redrive_policy(stub: Stubber, policy: dict[str, Any] | None) -> None:
     )
 
 
-def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason(
+def test_a_message_is_reported_with_its_reason_at_its_last_delivery(
     sqs: SQSClient, stub: Stubber, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     expect_redrive_policy(stub, {"maxReceiveCount": 7})
@@ -278,9 +276,7 @@ def test_a_message_that_would_not_be_delivered_again_is_reported_with_its_reason
     assert (line["level"], line["error_type"], line["deliveries"]) == ("ERROR", "ServiceUnavailable", 7)
 
 
-def test_of_several_records_that_are_given_up_each_is_reported_with_its_own_reason(
-    sqs: SQSClient, stub: Stubber
-) -> None:
+def test_each_record_that_is_given_up_is_reported_with_its_own_reason(sqs: SQSClient, stub: Stubber) -> None:
     expect_redrive_policy(stub, {"maxReceiveCount": "7"})
     for name, error_type, reason in [
         ("empty", "EmptyBlob", "no bytes"),
@@ -297,7 +293,7 @@ def test_of_several_records_that_are_given_up_each_is_reported_with_its_own_reas
 
 
 @pytest.mark.parametrize("policy", [None, "refused"])
-def test_a_queue_that_does_not_say_how_often_it_delivers_decides_itself(
+def test_without_a_known_redrive_policy_a_message_is_always_retried(
     sqs: SQSClient, stub: Stubber, policy: str | None
 ) -> None:
     if policy:
@@ -313,20 +309,20 @@ def test_a_queue_that_does_not_say_how_often_it_delivers_decides_itself(
 WAITING: Fates = {"down": ServiceUnavailable("down"), "late": OutOfTime("later"), "empty": EmptyBlob("no bytes")}
 
 
-def test_of_several_records_that_wait_the_soonest_decides(sqs: SQSClient, stub: Stubber) -> None:
+def test_the_record_with_the_shortest_wait_decides(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 0)
 
     answer = queue(sqs, WAITING).answer(message(*map(named, WAITING), received=5), outcomes=PROGRESSED)
     assert failures_of(answer) == ["message-1"]
 
 
-def test_nothing_is_reported_while_a_record_of_the_message_has_to_wait(sqs: SQSClient, stub: Stubber) -> None:
+def test_nothing_is_reported_while_a_record_of_the_message_waits(sqs: SQSClient, stub: Stubber) -> None:
     expect_visibility(stub, "receipt-1", 30)
 
     assert failures_of(queue(sqs, WAITING).answer(message(named("empty"), named("down")))) == ["message-1"]
 
 
-def test_a_report_that_cannot_be_sent_keeps_the_sqs_message(sqs: SQSClient, stub: Stubber) -> None:
+def test_a_message_stays_on_the_queue_if_its_report_cannot_be_sent(sqs: SQSClient, stub: Stubber) -> None:
     stub.add_client_error("send_message", "ServiceUnavailable", http_status_code=503)
     expect_visibility(stub, "receipt-1", 30)
 
@@ -341,7 +337,7 @@ def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClien
 
 
 @pytest.mark.parametrize("malformed", [{}, {"body": "{}"}, {"messageId": "1"}, "hello"])
-def test_messages_that_nobody_could_answer_for_are_refused(sqs: SQSClient, stub: Stubber, malformed: Any) -> None:
+def test_messages_without_an_id_or_a_body_are_refused(sqs: SQSClient, stub: Stubber, malformed: Any) -> None:
     assert stub
     with pytest.raises(MalformedEvent, match="messageId and body"):
         queue(sqs, None).answer(message(RECORD), malformed)

@@ -42,7 +42,7 @@ def test_a_manifest_names_its_blobs_children_and_subject() -> None:
     assert found.subject == Descriptor(LAYER[:-1] + "4")
 
 
-def test_what_names_a_manifest_tells_its_media_type_where_it_does_not_itself() -> None:
+def test_the_descriptor_gives_the_media_type_if_the_manifest_does_not() -> None:
     content = manifest(layers=[])
 
     assert parse_manifest(content, Descriptor(digest_of(content), "x/y")).media_type == "x/y"
@@ -67,7 +67,7 @@ def test_what_names_a_manifest_tells_its_media_type_where_it_does_not_itself() -
         (b"", False),
     ],
 )
-def test_a_manifest_among_blobs_is_known_by_its_media_type_or_its_members(content: bytes, expected: bool) -> None:
+def test_a_manifest_among_blobs_is_recognised_by_its_media_type_or_members(content: bytes, expected: bool) -> None:
     assert is_manifest(content) is expected
 
 
@@ -121,13 +121,13 @@ def tags_of(image: Image) -> list[str | None]:
         (None, ()),
     ],
 )
-def test_tags_are_in_the_annotations_of_the_index(annotations: Any, tags: tuple[str, ...]) -> None:
+def test_tags_come_from_the_annotations_of_the_index(annotations: Any, tags: tuple[str, ...]) -> None:
     [image] = images_of(manifest(manifests=[{"digest": LAYER, "mediaType": "x", "annotations": annotations}]))
 
     assert (image.digest, tags_of(image), image.media_type) == (LAYER, list(tags), "x")
 
 
-def test_an_image_that_an_index_names_twice_is_one_with_two_tags() -> None:
+def test_an_image_named_twice_in_an_index_is_one_image_with_two_tags() -> None:
     name = "org.opencontainers.image.ref.name"
     entries = [{"digest": LAYER, "annotations": {name: tag}} for tag in ("1", "2", "1")]
 

@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 IMAGE = images.image([b"layer" * 40_000, b"another"])
-DEADLINE = deadline_of(Hourglass())  # whenever the tests are run, after their import
+DEADLINE = deadline_of(Hourglass())  # never reached, however long the tests run
 SAVED = images.docker_save(["app:1.0"], IMAGE)
 
 
 class Local(ObjectRange):
-    """A blob whose bytes are at hand; it keeps what was asked for, and refuses what is past its end."""
+    """A blob in memory. It records the requested ranges, and refuses any past its end."""
 
     content: bytes
-    asked: list[tuple[int, int]]
+    requested: list[tuple[int, int]]
 
     @classmethod
     def of(cls, content: bytes) -> Local:
         blob = cls(cast("Any", None), "bucket", "app/1.tar", None, "etag", len(content), object_size=len(content))
         object.__setattr__(blob, "content", content)
-        object.__setattr__(blob, "asked", [])
+        object.__setattr__(blob, "requested", [])
         return blob
 
     def read(self, first: int, length: int) -> Generator[bytes]:
         assert 0 <= first < first + length <= self.size
-        self.asked.append((first, length))
+        self.requested.append((first, length))
         yield self.content[first : first + length]
 
     def within(self, offset: int, size: int) -> ObjectRange:
@@ -75,36 +75,36 @@ def test_only_windows_around_the_headers_are_read() -> None:
     found = images_in(archive, blob, "name", DEADLINE)
     assert found
     assert found.images[0].references == (Reference("1.0", "app"),)
-    # The large layer is passed over; what is small and close together comes at once.
-    assert sum(length for _, length in blob.asked) < len(SAVED) - 60_000
-    assert len(blob.asked) == 2
+    # The large layer is skipped; small members close together are read at once.
+    assert sum(length for _, length in blob.requested) < len(SAVED) - 60_000
+    assert len(blob.requested) == 2
 
 
-def test_a_layer_of_many_files_is_known_by_its_first() -> None:
+def test_a_layer_of_many_files_is_recognised_by_its_first() -> None:
     blob = Local.of(images.tar({f"usr/bin/{number}": b"x" * 1000 for number in range(1000)}))
 
     assert read_archive(blob, DEADLINE) is None
-    assert len(blob.asked) == 1
+    assert len(blob.requested) == 1
 
 
 @pytest.mark.parametrize("size", [512 * 20, 512 * 20 + 512])
-def test_nothing_past_the_end_is_asked_for(size: int) -> None:
+def test_nothing_past_the_end_is_read(size: int) -> None:
     """A tar whose size is a multiple of a window's, or of a block's."""
     content = images.tar({"manifest.json": b"[]"}).ljust(size, b"\0")
     blob = Local.of(content)
 
     assert read_archive(blob, DEADLINE) is not None
-    assert all(first + length <= len(content) for first, length in blob.asked)
+    assert all(first + length <= len(content) for first, length in blob.requested)
 
 
 @pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 40))
-def test_a_damaged_archive_is_read_as_far_as_it_goes_or_rejected(seed: int, wounds: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 (nobody's secret)
+def test_a_damaged_archive_is_read_or_rejected(seed: int, damages: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 (not a secret)
     content = bytearray(chance.choice([SAVED, images.docker_save_25(["app:1.0"], IMAGE)]))
-    # Where headers and documents are; a layer's own bytes are nobody's business here.
+    # Only headers and documents are damaged, not a layer's own bytes.
     small = [at for at in range(len(content)) if content[at] and at % 512 < 300]
-    for _ in range(wounds):
+    for _ in range(damages):
         content[chance.choice(small)] = chance.choice([0, 45, 48, 255, chance.randrange(256)])
     del content[chance.choice([len(content), chance.randrange(1, len(content))]) :]
     blob = Local.of(bytes(content))

@@ -35,7 +35,7 @@ def settings(key_prefix: str = "", repository_prefix: str = "", default_reposito
         ("app/Any Name + 100% ✨", "app", None),
         (f"app/{DIGEST}", "app", DIGEST),
         (f"team/app/{HEX}", "team/app", DIGEST),
-        # Nearly a digest is a name like any other.
+        # What only resembles a digest or a layout is a name like any other.
         (f"app/{HEX}0", "app", None),
         (f"app/{HEX.upper()}", "app", None),
         (f"app/sha512:{HEX}", "app", None),
@@ -83,7 +83,7 @@ def test_a_key_with_no_folder_and_no_default_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("key", ["App/file", "a b/file", "/app/file", "app//file", "a/file", "äpp/file"])
-def test_a_folder_that_ecr_would_not_take_is_rejected(key: str) -> None:
+def test_a_folder_that_ecr_does_not_accept_is_rejected(key: str) -> None:
     with pytest.raises(InvalidRepositoryName):
         route(key, settings())
 
@@ -105,12 +105,12 @@ def test_a_folder_that_ecr_would_not_take_is_rejected(key: str) -> None:
         ("app/layer.tgz", PushImages("app", CompressedArchive())),
     ],
 )
-def test_a_key_of_a_layout_asks_for_its_image_or_its_part(key: str, job: PushImages | UploadLayer) -> None:
+def test_a_key_of_a_layout_gives_the_job_for_its_image_or_part(key: str, job: PushImages | UploadLayer) -> None:
     assert route(key, settings(default_repository="base")) == job
 
 
 @pytest.mark.parametrize("root", [REGISTRY, f"root/{REGISTRY}", f"deep/er root/{REGISTRY}"])
-def test_a_registrys_links_ask_for_what_they_name(root: str) -> None:
+def test_a_registrys_links_give_the_jobs_for_their_targets(root: str) -> None:
     repositories = f"{root}/repositories/team/app"
     blob_key = f"in/{root}/blobs/sha256/01/{HEX}/data"
     layer = f"in/{repositories}/_layers/sha256/{HEX}/link"
@@ -136,7 +136,7 @@ def test_a_registrys_links_ask_for_what_they_name(root: str) -> None:
         (f"{REGISTRY}/image.tar", False),
     ],
 )
-def test_what_no_image_is_named_by_is_ignored(key: str, part_of_image: bool) -> None:
+def test_other_files_of_a_layout_are_ignored(key: str, part_of_image: bool) -> None:
     job = route(key, settings())
     assert isinstance(job, Ignore)
     assert job.part_of_image is part_of_image
@@ -151,14 +151,14 @@ def test_what_no_image_is_named_by_is_ignored(key: str, part_of_image: bool) -> 
         f"a/../blobs/sha256/{HEX}",
     ],
 )
-def test_a_path_that_climbs_is_no_repository(key: str) -> None:
+def test_a_path_with_dot_dot_is_rejected(key: str) -> None:
     with pytest.raises(InvalidRepositoryName):
         route(key, settings())
 
 
 @pytest.mark.slow
 @given(st.text() | st.from_regex(r"[a-z/]{0,9}(blobs/|docker/registry/v2/)?(sha256[:/])?[0-9a-f]{63,65}(/link)?"))
-def test_no_key_ends_in_anything_but_a_job_or_a_rejection(key: str) -> None:
+def test_any_key_gives_a_job_or_is_rejected(key: str) -> None:
     try:
         job = route(key, settings("la", "mirror/", "base"))
     except Rejected:

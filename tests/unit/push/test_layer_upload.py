@@ -1,4 +1,4 @@
-"""The protocol, against a strict ECR whose parts are 4 bytes, so that every offset can be seen."""
+"""The upload protocol against a strict ECR, with parts of 4 bytes, so that every offset is visible."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def registry(ecr_client: ECRClient) -> Registry:
 
 
 def before_part(registry: Registry, monkeypatch: pytest.MonkeyPatch, first_byte: int, act: Callable[[], None]) -> None:
-    """Lets something happen once, before the part from that byte on is sent."""
+    """Runs `act` once, before the part at `first_byte` is sent."""
     upload_part, waiting = registry.upload_part, [act]
 
     def hooked(upload: LayerUpload, part: LayerPart) -> PartReceipt:
@@ -94,8 +94,10 @@ def test_an_unknown_layer_is_initiated_sent_in_order_and_completed(registry: Reg
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_a_known_digest_is_ecrs_to_verify(registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3_to_ecr.push.layer_upload.RunningDigest", None)  # would fail if it were made
+def test_a_known_digest_is_verified_by_ecr_only(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_to_ecr.push.layer_upload.RunningDigest", None)  # would fail if it were called
 
     assert put(registry, blob(), DIGEST) == DIGEST
     assert ecr.content_of("app", DIGEST) == BODY
@@ -128,13 +130,13 @@ def test_the_registry_id_is_given_only_when_set(ecr: EcrDouble, ecr_client: ECRC
     assert all(call.members["registryId"] == "123456789012" for call in ecr.calls)
 
 
-def test_a_layer_that_came_to_exist_meanwhile_is_success(registry: Registry, ecr: EcrDouble) -> None:
-    ecr.repositories["app"].layers[DIGEST] = BODY  # an unknown digest is not looked for first
+def test_a_layer_that_exists_by_now_is_a_success(registry: Registry, ecr: EcrDouble) -> None:
+    ecr.repositories["app"].layers[DIGEST] = BODY  # an unknown digest is not looked up first
 
     assert put(registry, blob(), None) == DIGEST
 
 
-def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us(
+def test_a_part_whose_response_was_lost_is_resent_by_the_sdk_only(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resent = part_metrics(monkeypatch)
@@ -142,13 +144,13 @@ def test_a_part_that_landed_although_its_answer_was_lost_is_not_sent_again_by_us
 
     put(registry, blob(), None)
 
-    # The SDK's own retry is the only second sending: ECR refused it, and told that it holds the part.
+    # Only the SDK resends the part. ECR refuses it, and answers that it already has it.
     assert ecr.spans == [(0, 3), (4, 7), (4, 7), (8, 9)]
     assert ecr.content_of("app", DIGEST) == BODY
     assert resent == [1]
 
 
-def test_a_part_that_was_cut_off_before_it_landed_is_sent_again(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_part_that_did_not_arrive_is_sent_again(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("UploadLayerPart", Fault(), nth=2)
 
     put(registry, blob(), None)
@@ -156,7 +158,7 @@ def test_a_part_that_was_cut_off_before_it_landed_is_sent_again(registry: Regist
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_the_upload_goes_on_from_where_ecr_stands(
+def test_the_upload_continues_at_the_byte_that_ecr_expects(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resent = part_metrics(monkeypatch)
@@ -167,12 +169,12 @@ def test_the_upload_goes_on_from_where_ecr_stands(
     put(registry, blob(), None)
 
     assert ecr.spans == [(0, 3), (4, 7), (8, 9), (6, 9)]
-    assert ecr.content_of("app", DIGEST) == BODY  # and the digest has counted no byte twice
+    assert ecr.content_of("app", DIGEST) == BODY  # and the digest counts no byte twice
     assert resent == [1]
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_parts_that_were_read_ahead_are_dropped_when_ecr_stands_elsewhere(
+def test_parts_read_ahead_are_dropped_if_ecr_expects_another_byte(
     known: bool, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = bytes(range(30))
@@ -187,7 +189,7 @@ def test_parts_that_were_read_ahead_are_dropped_when_ecr_stands_elsewhere(
 
 
 @pytest.mark.parametrize("digest", [None, DIGEST])
-def test_an_upload_that_ecr_forgot_begins_anew(
+def test_an_upload_that_ecr_forgot_starts_again(
     registry: Registry, ecr: EcrDouble, digest: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resent = part_metrics(monkeypatch)
@@ -200,7 +202,7 @@ def test_an_upload_that_ecr_forgot_begins_anew(
     assert resent == [1, 1]  # the part that was refused counts, too
 
 
-def test_a_completion_whose_answer_was_lost_is_success(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_completion_whose_response_was_lost_is_a_success(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault(after=True))
 
     assert put(registry, blob(), None) == DIGEST
@@ -208,7 +210,7 @@ def test_a_completion_whose_answer_was_lost_is_success(registry: Registry, ecr: 
     assert len(ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registry, ecr: EcrDouble) -> None:
+def test_an_upload_forgotten_before_its_completion_starts_again(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault("UploadNotFoundException"))
 
     assert put(registry, blob(), None) == DIGEST
@@ -216,24 +218,26 @@ def test_an_upload_forgotten_before_its_completion_begins_anew(registry: Registr
 
 
 @pytest.mark.parametrize("code", ["EmptyUploadException", "LayerPartTooSmallException"])
-def test_an_upload_of_which_ecr_has_kept_too_little_begins_anew(registry: Registry, ecr: EcrDouble, code: str) -> None:
+def test_an_upload_of_which_ecr_kept_too_little_starts_again(registry: Registry, ecr: EcrDouble, code: str) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault(code))
 
     assert put(registry, blob(), None) == DIGEST
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
 
 
-def test_a_part_of_which_ecr_has_kept_too_little_is_not_the_objects_fault(
+def test_an_upload_with_a_truncated_part_starts_again(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_part(registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6))  # leaves 2 bytes, where 4 is the least
+    before_part(
+        registry, monkeypatch, 8, lambda: ecr.truncate_uploads(6)
+    )  # leaves a part of 2 bytes, and the minimum is 4
 
     assert put(registry, blob(), None) == DIGEST
     assert ecr.operations.count("CompleteLayerUpload") == 2
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_an_upload_that_ecr_keeps_forgetting_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+def test_an_upload_that_ecr_keeps_forgetting_is_retried_later(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("UploadLayerPart", Fault("UploadNotFoundException"), times=99)
 
     with pytest.raises(UploadLost):
@@ -241,7 +245,7 @@ def test_an_upload_that_ecr_keeps_forgetting_is_left_to_the_queue(registry: Regi
     assert len(ecr.calls_of("InitiateLayerUpload")) == 3
 
 
-def test_a_part_that_ecr_keeps_refusing_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_part_that_ecr_keeps_refusing_is_retried_later(registry: Registry, ecr: EcrDouble) -> None:
     refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": -1})
     ecr.faults.add("UploadLayerPart", refusal, times=999)
 
@@ -250,7 +254,7 @@ def test_a_part_that_ecr_keeps_refusing_is_left_to_the_queue(registry: Registry,
     assert len(ecr.calls_of("UploadLayerPart")) < 20
 
 
-def test_an_ecr_that_claims_bytes_which_were_never_sent_is_not_believed(registry: Registry, ecr: EcrDouble) -> None:
+def test_an_upload_starts_again_if_ecr_claims_bytes_that_were_never_sent(registry: Registry, ecr: EcrDouble) -> None:
     refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": 9})  # all of it
     ecr.faults.add("UploadLayerPart", refusal)
 
@@ -263,7 +267,7 @@ def test_an_ecr_that_claims_bytes_which_were_never_sent_is_not_believed(registry
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_a_refused_part_without_a_position_is_left_to_the_queue(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_refused_part_without_a_position_is_retried_later(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException"))
 
     with pytest.raises(ServiceUnavailable, match="InvalidLayerPartException"):
@@ -289,7 +293,7 @@ def test_too_many_parts_are_rejected_before_the_first(registry: Registry, ecr: E
 
 
 @pytest.mark.slow
-def test_the_largest_number_of_parts_is_sent(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_layer_with_the_largest_number_of_parts_is_sent(registry: Registry, ecr: EcrDouble) -> None:
     put(registry, blob(bytes(4 * MAX_LAYER_PARTS)), None)
     assert len(ecr.spans) == MAX_LAYER_PARTS
 
@@ -300,7 +304,7 @@ def test_content_without_the_digest_of_its_key_is_rejected(registry: Registry, e
     assert ecr.repositories["app"].layers == {}
 
 
-def test_a_lenient_ecr_that_answers_another_digest_is_not_believed(registry: Registry, ecr: EcrDouble) -> None:
+def test_another_digest_in_ecrs_response_is_an_error(registry: Registry, ecr: EcrDouble) -> None:
     ecr.answered_digest = OTHER_DIGEST
 
     with pytest.raises(DigestMismatch, match=OTHER_DIGEST):
@@ -310,7 +314,7 @@ def test_a_lenient_ecr_that_answers_another_digest_is_not_believed(registry: Reg
         put(registry, blob(), None)
 
 
-def test_bytes_that_changed_on_their_way_are_not_the_users_fault(registry: Registry, ecr: EcrDouble) -> None:
+def test_bytes_that_changed_on_the_way_are_a_corrupted_transfer(registry: Registry, ecr: EcrDouble) -> None:
     ecr.faults.add("CompleteLayerUpload", Fault("InvalidLayerException"))
 
     with pytest.raises(TransferCorrupted, match="changed on the way"):
@@ -323,7 +327,9 @@ def test_a_missing_repository_is_named(registry: Registry) -> None:
 
 
 @pytest.mark.slow
-def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
+def test_progress_is_logged_about_every_ten_percent(
+    registry: Registry, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
     put(registry, blob(bytes(4 * 1000)), None)
 
     progress = [line for line in logs() if line["message"] == "Uploading the layer"]
@@ -333,21 +339,21 @@ def test_progress_is_logged_about_every_tenth(registry: Registry, logs: Callable
 
 
 @pytest.mark.parametrize(("memory", "most"), [(128, 2), (256, 2), (320, 2), (321, 3), (10_240, 3)])
-def test_how_many_parts_are_in_memory_follows_from_how_much_there_is(
+def test_the_number_of_parts_in_memory_depends_on_the_functions_memory(
     memory: int, most: int, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ecr.part_size = 10_485_760  # ECR's own
-    asked: list[int] = []
+    limits: list[int] = []
 
     def none_read(*arguments: Any) -> Generator[LayerPart]:
-        asked.append(arguments[4])
+        limits.append(arguments[4])
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setattr("s3_to_ecr.push.layer_upload.read_ahead", none_read)
     with pytest.raises(KeyboardInterrupt):
         put(registry, blob(), None, memory=memory * MIB)
-    assert asked == [most]
+    assert limits == [most]
 
 
 LONG = bytes(range(40))  # ten parts
@@ -376,7 +382,7 @@ def test_invocations_that_run_out_of_time_send_every_byte_once(
     assert ecr.content_of("app", LONG_DIGEST) == LONG
 
 
-def test_what_was_sent_before_is_read_again_only_for_an_unknown_digest(registry: Registry, ecr: EcrDouble) -> None:
+def test_sent_bytes_are_read_again_only_for_an_unknown_digest(registry: Registry, ecr: EcrDouble) -> None:
     for digest, read in ((LONG_DIGEST, range(20, 40, 4)), (None, range(0, 40, 4))):
         lease = half_sent(registry, LONG)
         source = blob(LONG)
@@ -388,7 +394,7 @@ def test_what_was_sent_before_is_read_again_only_for_an_unknown_digest(registry:
 
 
 def half_sent(registry: Registry, body: bytes, saved: int | None = None) -> OwnLease:
-    """What an invocation leaves behind that has sent half of the body, and had last saved its progress at `saved`."""
+    """The lease of an invocation that sent half of the body, and last saved its progress at byte `saved`."""
     upload = registry.initiate("app")
     half = len(body) // 2
     for first in range(0, half, 4):
@@ -400,7 +406,7 @@ def half_sent(registry: Registry, body: bytes, saved: int | None = None) -> OwnL
 
 @pytest.mark.parametrize("saved", [0, 4, 16, 20])
 @pytest.mark.parametrize("digest", [None, LONG_DIGEST])
-def test_an_upload_goes_on_where_ecr_stands_whatever_was_saved(
+def test_an_upload_resumes_at_the_byte_that_ecr_expects_whatever_was_saved(
     registry: Registry, ecr: EcrDouble, saved: int, digest: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resent = part_metrics(monkeypatch)
@@ -409,15 +415,17 @@ def test_an_upload_goes_on_where_ecr_stands_whatever_was_saved(
 
     put(registry, blob(LONG), digest, lease=lease)
 
-    asked = [] if saved == 20 else [(saved, saved + 3)]  # ECR has that part, and tells how far it has come
-    assert ecr.spans == asked + [(first, first + 3) for first in range(20, 40, 4)]
+    refused = [] if saved == 20 else [(saved, saved + 3)]  # ECR has that part, and answers with its position
+    assert ecr.spans == refused + [(first, first + 3) for first in range(20, 40, 4)]
     assert "InitiateLayerUpload" not in ecr.operations
     assert ecr.content_of("app", LONG_DIGEST) == LONG
-    assert resent == [1] * len(asked)
+    assert resent == [1] * len(refused)
 
 
 @pytest.mark.parametrize("digest", [None, LONG_DIGEST])
-def test_an_upload_that_only_had_to_be_completed_is(registry: Registry, ecr: EcrDouble, digest: str | None) -> None:
+def test_an_upload_with_all_parts_sent_is_only_completed(
+    registry: Registry, ecr: EcrDouble, digest: str | None
+) -> None:
     lease = half_sent(registry, LONG + LONG)
     ecr.calls.clear()
 
@@ -426,9 +434,7 @@ def test_an_upload_that_only_had_to_be_completed_is(registry: Registry, ecr: Ecr
 
 
 @pytest.mark.parametrize("digest", [None, LONG_DIGEST])
-def test_a_saved_upload_that_ecr_has_forgotten_begins_anew(
-    registry: Registry, ecr: EcrDouble, digest: str | None
-) -> None:
+def test_a_saved_upload_that_ecr_forgot_starts_again(registry: Registry, ecr: EcrDouble, digest: str | None) -> None:
     lease = half_sent(registry, LONG)
     ecr.forget_uploads()
 
@@ -437,8 +443,8 @@ def test_a_saved_upload_that_ecr_has_forgotten_begins_anew(
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
 
 
-def test_what_a_bad_object_left_behind_does_not_spoil_a_good_one(registry: Registry, ecr: EcrDouble) -> None:
-    """Two objects named by one digest, the first of which did not have it."""
+def test_the_upload_of_a_bad_object_does_not_spoil_a_good_one(registry: Registry, ecr: EcrDouble) -> None:
+    """Two objects are named by the same digest, and the first does not have it."""
     lease = half_sent(registry, bytes(40))
 
     assert put(registry, blob(LONG), LONG_DIGEST, lease=lease) == LONG_DIGEST
@@ -446,7 +452,7 @@ def test_what_a_bad_object_left_behind_does_not_spoil_a_good_one(registry: Regis
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
 
 
-def test_what_was_refused_is_not_gone_on_with(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_layer_is_not_resumed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3_to_ecr.push.read_ahead.RunningDigest.__str__", lambda _: OTHER_DIGEST)
     for digest, error in ((OTHER_DIGEST, DigestMismatch), (None, TransferCorrupted)):
         lease = OwnLease()
@@ -467,7 +473,7 @@ def test_an_upload_is_saved_before_its_first_part_and_kept_when_it_fails(registr
     assert lease.progress == Progress(upload_id, 4, 8)
 
 
-def test_of_a_layer_of_one_part_nothing_is_saved(registry: Registry) -> None:
+def test_nothing_is_saved_for_a_layer_of_one_part(registry: Registry) -> None:
     lease = OwnLease()
     put(registry, blob(b"1234"), None, lease=lease)
 
@@ -482,7 +488,7 @@ def test_the_lease_is_renewed_after_every_part(registry: Registry, monkeypatch: 
     assert renewals == [4, 8, 10]
 
 
-def test_a_layer_whose_lease_is_lost_is_left_to_the_other(
+def test_an_upload_stops_when_its_lease_is_lost(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost() -> None:
@@ -496,10 +502,10 @@ def test_a_layer_whose_lease_is_lost_is_left_to_the_other(
     assert ecr.spans == [(0, 3)]
 
 
-def test_an_upload_that_another_has_taken_over_is_not_begun_anew(
+def test_an_upload_that_another_invocation_took_over_is_not_started_again(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This invocation hung, and meanwhile the other has sent parts of the same upload."""
+    """While this invocation hung, the other sent parts of the same upload."""
     lease = OwnLease()
 
     def overtaken() -> None:
@@ -520,7 +526,7 @@ def test_an_upload_that_another_has_taken_over_is_not_begun_anew(
 
 
 def read_slowly(monkeypatch: pytest.MonkeyPatch, invocation: Hourglass, parts: range, seconds: float) -> None:
-    """Lets S3 take so long for each of the parts that begin in that range."""
+    """Makes S3 take `seconds` for each part that begins in the range `parts`."""
     read = MemoryBlob.read
 
     def slow(self: MemoryBlob, first: int, length: int) -> Generator[bytes]:
@@ -531,7 +537,7 @@ def read_slowly(monkeypatch: pytest.MonkeyPatch, invocation: Hourglass, parts: r
     monkeypatch.setattr(MemoryBlob, "read", slow)
 
 
-def test_what_was_sent_cannot_be_read_again_in_time(
+def test_reading_sent_bytes_again_may_run_out_of_time(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, invocation = half_sent(registry, LONG), Hourglass(40)
@@ -546,7 +552,9 @@ def test_what_was_sent_cannot_be_read_again_in_time(
     assert not outcomes.progressed  # the next invocation would get no further
 
 
-def test_running_out_of_time_with_parts_sent_is_progress(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_sent_before_running_out_of_time_are_progress(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     invocation = Hourglass(30)
     let_parts_take(monkeypatch, invocation, 10)
 
@@ -556,7 +564,7 @@ def test_running_out_of_time_with_parts_sent_is_progress(registry: Registry, mon
     assert outcomes.progressed
 
 
-def test_a_layer_that_started_again_and_got_no_further_than_before_is_no_progress(
+def test_a_layer_that_started_again_and_got_no_further_has_not_progressed(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, invocation = half_sent(registry, LONG), Hourglass(30)
@@ -571,18 +579,18 @@ def test_a_layer_that_started_again_and_got_no_further_than_before_is_no_progres
     assert not outcomes.progressed
 
 
-def test_a_digest_that_was_computed_is_progress(registry: Registry) -> None:
+def test_computing_the_digest_is_progress(registry: Registry) -> None:
     lease, invocation = half_sent(registry, LONG + LONG), Hourglass(6)
 
     outcomes = Outcomes()
     with pytest.raises(OutOfTime, match="completing the layer"):
         put(registry, blob(LONG), None, lease=lease, invocation=invocation, outcomes=outcomes)
     assert outcomes.progressed
-    # The next one only has to complete it, and does, with as little time.
+    # The next invocation only completes the layer, and needs no more time for that.
     assert put(registry, blob(LONG), None, lease=lease, invocation=invocation) == LONG_DIGEST
 
 
-def test_the_lease_is_renewed_while_what_was_sent_is_read_again(
+def test_the_lease_is_renewed_while_sent_bytes_are_read_again(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = half_sent(registry, LONG)
@@ -607,16 +615,16 @@ def test_a_layer_is_not_completed_when_there_is_no_time_for_it(
     assert len(ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-def test_progress_that_was_made_before_is_told(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
+def test_earlier_progress_is_logged(registry: Registry, logs: Callable[[], list[dict[str, Any]]]) -> None:
     put(registry, blob(LONG), None, lease=half_sent(registry, LONG))
 
-    [told] = [line for line in logs() if line["message"] == "Resuming the upload"]
-    assert (told["percent"], told["bytes_sent"], told["size"]) == (50, 20, 40)
+    [resumed] = [line for line in logs() if line["message"] == "Resuming the upload"]
+    assert (resumed["percent"], resumed["bytes_sent"], resumed["size"]) == (50, 20, 40)
     progress = [line["percent"] for line in logs() if line["message"] == "Uploading the layer"]
     assert progress == [60, 70, 80, 90, 100]
 
 
-def test_a_digest_that_was_computed_is_not_computed_again(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_saved_digest_is_not_computed_again(registry: Registry, ecr: EcrDouble) -> None:
     lease = OwnLease()
     ecr.faults.add("CompleteLayerUpload", Fault("ThrottlingException"), times=2)
     with pytest.raises(ServiceUnavailable):
@@ -631,7 +639,7 @@ def test_a_digest_that_was_computed_is_not_computed_again(registry: Registry, ec
     assert len(ecr.spans) == 10
 
 
-def test_a_layer_that_was_completed_although_nobody_wrote_it_down_is_done(registry: Registry, ecr: EcrDouble) -> None:
+def test_a_completed_layer_with_progress_still_saved_is_a_success(registry: Registry, ecr: EcrDouble) -> None:
     lease = OwnLease()
     put(registry, blob(LONG), None, lease=lease)
     lease = OwnLease(lease.saved[-1])
@@ -641,10 +649,10 @@ def test_a_layer_that_was_completed_although_nobody_wrote_it_down_is_done(regist
     assert ecr.operations == ["CompleteLayerUpload", "BatchCheckLayerAvailability"]
 
 
-def test_the_time_to_read_again_what_was_sent_is_not_taken_for_a_parts(
+def test_the_time_to_read_sent_bytes_again_does_not_count_for_parts(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An invocation that was killed had come farther than it had saved: that shows only when a part is refused."""
+    """A killed invocation sent more than it saved. That shows only when ECR refuses a part."""
     lease = half_sent(registry, LONG, saved=0)
     invocation = Hourglass(60)
     monkeypatch.setattr("s3_to_ecr.push.layer_upload.FEWEST_PARTS", 1)  # so that one read is one step
@@ -655,7 +663,7 @@ def test_the_time_to_read_again_what_was_sent_is_not_taken_for_a_parts(
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["digest of the key", "digest of the ledger"])
-def test_a_layer_that_another_completed_while_this_one_hung_is_not_sent_again(
+def test_a_layer_that_another_invocation_completed_is_not_sent_again(
     stored: bool, registry: Registry, ecr: EcrDouble
 ) -> None:
     lease = half_sent(registry, LONG)
@@ -669,7 +677,7 @@ def test_a_layer_that_another_completed_while_this_one_hung_is_not_sent_again(
     assert ecr.operations == ["UploadLayerPart", "BatchCheckLayerAvailability"]
 
 
-def test_a_layer_is_begun_anew_only_by_who_holds_the_lease(
+def test_only_the_holder_of_the_lease_starts_a_layer_again(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost() -> None:
@@ -692,7 +700,7 @@ def test_progress_is_saved_before_the_upload_is_completed(registry: Registry) ->
     assert [saved and saved.position for saved in lease.saved] == [0, 40]
 
 
-def test_an_ecr_that_often_loses_a_part_but_gets_on_is_gone_along_with(
+def test_an_upload_continues_while_ecr_loses_parts_but_advances(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for first_byte in range(4, 40, 4):
@@ -702,9 +710,7 @@ def test_an_ecr_that_often_loses_a_part_but_gets_on_is_gone_along_with(
     assert len(ecr.calls_of("InitiateLayerUpload")) == 1
 
 
-def test_an_ecr_that_takes_nothing_is_tried_four_times_in_each_of_three_uploads(
-    registry: Registry, ecr: EcrDouble
-) -> None:
+def test_a_part_is_tried_four_times_in_each_of_three_uploads(registry: Registry, ecr: EcrDouble) -> None:
     refusal = Fault("InvalidLayerPartException", members={"lastValidByteReceived": -1})
     ecr.faults.add("UploadLayerPart", refusal, times=999)
 
@@ -713,7 +719,7 @@ def test_an_ecr_that_takes_nothing_is_tried_four_times_in_each_of_three_uploads(
     assert len(ecr.calls_of("UploadLayerPart")) == 3 * 4
 
 
-def test_a_part_that_was_sent_in_an_earlier_invocation_counts_as_sent_again(
+def test_a_part_that_an_earlier_invocation_sent_counts_as_resent(
     registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = half_sent(registry, LONG)
@@ -722,10 +728,10 @@ def test_a_part_that_was_sent_in_an_earlier_invocation_counts_as_sent_again(
 
     put(registry, blob(LONG), LONG_DIGEST, lease=lease)
     assert ecr.spans[5:8] == [(20, 23), (12, 15), (16, 19)]
-    assert resent == [1, 1, 1]  # the two that were lost, and the one that had to be refused
+    assert resent == [1, 1, 1]  # the two lost parts, and the one that ECR refused
 
 
-def test_a_layer_that_ecr_has_archived_is_not_there(registry: Registry, ecr: EcrDouble) -> None:
+def test_an_archived_layer_is_uploaded_again(registry: Registry, ecr: EcrDouble) -> None:
     lease = half_sent(registry, LONG)
     ecr.forget_uploads()
     ecr.repositories["app"].layers[LONG_DIGEST] = LONG

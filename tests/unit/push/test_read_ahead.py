@@ -26,7 +26,7 @@ def source(before_chunk: Callable[[int], None] = lambda _: None) -> MemoryBlob:
 
 
 class Parts:
-    """Makes parts, and counts how many there are in memory."""
+    """Creates parts, and counts those that need new memory."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -59,7 +59,7 @@ def _nothing_is_left_running() -> Generator[None]:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 99])
 @pytest.mark.parametrize("part_size", [7, 50, 199, 200, 1000])
-def test_parts_come_in_order_and_whole(most: int, part_size: int) -> None:
+def test_parts_come_complete_and_in_order(most: int, part_size: int) -> None:
     digest = RunningDigest()
     found = [
         (part.first, part.body)
@@ -93,14 +93,14 @@ def test_the_next_parts_are_read_while_one_is_used() -> None:
     with closing(read_ahead(blob, range(0, 200, 20), parts.begin, None, 3, FOR_LONG)) as reading:
         next(reading)
         wait_until(lambda: {20, 40} <= set(blob.closed))
-        assert sorted(parts.begun) == [0, 20, 40]  # and no more, until the next one is asked for
+        assert sorted(parts.begun) == [0, 20, 40]  # and no more until the next one is requested
         next(reading)
         wait_until(lambda: 60 in blob.closed)
         assert sorted(parts.begun) == [0, 20, 40, 60]
 
 
 @pytest.mark.parametrize("most", [1, 2, 4])
-def test_the_memory_of_used_parts_is_used_again(most: int) -> None:
+def test_the_memory_of_used_parts_is_reused(most: int) -> None:
     parts = Parts()
     for _ in read_ahead(source(), range(0, 200, 10), parts.begin, None, most, FOR_LONG):
         pass
@@ -109,7 +109,7 @@ def test_the_memory_of_used_parts_is_used_again(most: int) -> None:
     assert parts.made == most
 
 
-def test_later_parts_that_arrive_sooner_do_not_upset_the_digest() -> None:
+def test_the_digest_is_right_even_if_later_parts_arrive_first() -> None:
     held = threading.Event()
     begun: set[int] = set()
 
@@ -128,7 +128,7 @@ def test_later_parts_that_arrive_sooner_do_not_upset_the_digest() -> None:
 
 
 @pytest.mark.parametrize("digest", [None, RunningDigest()])
-def test_an_error_comes_after_the_parts_before_it(digest: RunningDigest | None) -> None:
+def test_an_error_is_raised_after_the_parts_before_it(digest: RunningDigest | None) -> None:
     def fail(first: int) -> None:
         if first == 100:
             raise ObjectChanged("the object changed")
@@ -142,7 +142,7 @@ def test_an_error_comes_after_the_parts_before_it(digest: RunningDigest | None) 
 
 
 @pytest.mark.parametrize("digest", [None, RunningDigest()])
-def test_ending_early_stops_what_is_being_read(digest: RunningDigest | None) -> None:
+def test_closing_early_stops_the_reads(digest: RunningDigest | None) -> None:
     started, resume = threading.Event(), threading.Event()
     chunks: list[int] = []
 
@@ -160,7 +160,7 @@ def test_ending_early_stops_what_is_being_read(digest: RunningDigest | None) -> 
     reading.close()
 
     assert sorted(blob.closed) == [0, 50]
-    assert chunks.count(50) <= 2  # of 17: the chunk that was under way was the last
+    assert chunks.count(50) <= 2  # of 17: the chunk in progress was the last
 
 
 def test_a_digest_survives_an_early_end() -> None:
@@ -211,14 +211,14 @@ def test_a_part_is_waited_for_only_as_long_as_there_is_time(ended_by: str) -> No
         with pytest.raises(OutOfTime, match="S3 has not sent the next part"):
             reading.close()
 
-    # The end did not wait for it either. It comes to an end by itself, and nothing of it is used.
+    # Closing did not wait for the read either. The read ends by itself, and nothing of it is used.
     assert running()
     may.set()
     wait_until(lambda: not running())
     assert digest.length == 50
 
 
-def test_there_is_no_waiting_for_a_part_that_could_not_be_sent_any_more() -> None:
+def test_a_part_is_not_waited_for_if_there_is_no_time_to_send_it() -> None:
     invocation = Hourglass(60)
     pace = deadline_of(invocation).pace("a test")
     may = threading.Event()

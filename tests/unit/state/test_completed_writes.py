@@ -19,7 +19,7 @@ DAY = 24 * 60 * 60
 
 
 class Work:
-    """Work that counts how often it was done."""
+    """Work that counts its runs."""
 
     def __init__(self, during: Callable[[], object] = lambda: None) -> None:
         self.times = 0
@@ -31,11 +31,11 @@ class Work:
         return DONE
 
 
-def there(_: Result) -> bool:
+def exists(_: Result) -> bool:
     return True
 
 
-def gone(_: Result) -> bool:
+def is_gone(_: Result) -> bool:
     return False
 
 
@@ -46,28 +46,28 @@ def invocation(dynamodb: DynamoDBClient) -> CompletedWrites:
 def test_work_is_done_once_for_an_identity(dynamodb: DynamoDBClient) -> None:
     work = Work()
 
-    assert invocation(dynamodb).run(IDENTITY, work, there) == DONE
-    repeat = invocation(dynamodb).run(IDENTITY, work, there)
+    assert invocation(dynamodb).run(IDENTITY, work, exists) == DONE
+    repeat = invocation(dynamodb).run(IDENTITY, work, exists)
 
     assert repeat == DONE | {"action": "skipped", "reason": "this write to S3 has been handled before"}
     assert work.times == 1
 
 
-def test_another_identity_is_other_work(dynamodb: DynamoDBClient) -> None:
+def test_another_identity_is_separate_work(dynamodb: DynamoDBClient) -> None:
     work = Work()
     for name in ("bucket", "key", "etag", "sequencer"):
-        assert invocation(dynamodb).run(IDENTITY | {name: "other"}, work, there) == DONE
+        assert invocation(dynamodb).run(IDENTITY | {name: "other"}, work, exists) == DONE
 
     assert work.times == 4
 
 
-def test_a_layer_that_ecr_has_cleaned_up_is_uploaded_again(dynamodb: DynamoDBClient) -> None:
+def test_a_layer_that_ecr_deleted_is_uploaded_again(dynamodb: DynamoDBClient) -> None:
     work = Work()
-    invocation(dynamodb).run(IDENTITY, work, there)
+    invocation(dynamodb).run(IDENTITY, work, exists)
 
-    assert invocation(dynamodb).run(IDENTITY, work, gone) == DONE
+    assert invocation(dynamodb).run(IDENTITY, work, is_gone) == DONE
     assert work.times == 2
-    assert invocation(dynamodb).run(IDENTITY, work, there)["action"] == "skipped"
+    assert invocation(dynamodb).run(IDENTITY, work, exists)["action"] == "skipped"
 
 
 def test_work_that_failed_is_done_again(dynamodb: DynamoDBClient) -> None:
@@ -75,12 +75,12 @@ def test_work_that_failed_is_done_again(dynamodb: DynamoDBClient) -> None:
         raise EmptyBlob("no bytes")
 
     with pytest.raises(EmptyBlob):
-        invocation(dynamodb).run(IDENTITY, Work(fail), there)
+        invocation(dynamodb).run(IDENTITY, Work(fail), exists)
 
-    assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+    assert invocation(dynamodb).run(IDENTITY, Work(), exists) == DONE
 
 
-def test_work_that_an_invocation_was_killed_in_is_done_again_at_once(dynamodb: DynamoDBClient) -> None:
+def test_the_work_of_a_killed_invocation_is_done_again_at_once(dynamodb: DynamoDBClient) -> None:
     class KilledError(BaseException):
         """Ends an invocation as Lambda does: nothing after it runs."""
 
@@ -88,54 +88,54 @@ def test_work_that_an_invocation_was_killed_in_is_done_again_at_once(dynamodb: D
         raise KilledError
 
     with pytest.raises(KilledError):
-        invocation(dynamodb).run(IDENTITY, Work(kill), there)
+        invocation(dynamodb).run(IDENTITY, Work(kill), exists)
 
-    assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+    assert invocation(dynamodb).run(IDENTITY, Work(), exists) == DONE
 
 
-def test_one_that_lost_its_lease_deletes_nothing_that_the_next_has_written(dynamodb: DynamoDBClient) -> None:
+def test_an_overtaken_invocation_deletes_nothing_that_the_next_one_wrote(dynamodb: DynamoDBClient) -> None:
     def overtaken() -> None:
-        assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+        assert invocation(dynamodb).run(IDENTITY, Work(), exists) == DONE
         raise EmptyBlob("too late")
 
     with pytest.raises(EmptyBlob):
-        invocation(dynamodb).run(IDENTITY, Work(overtaken), there)
-    assert invocation(dynamodb).run(IDENTITY, Work(), there)["action"] == "skipped"
+        invocation(dynamodb).run(IDENTITY, Work(overtaken), exists)
+    assert invocation(dynamodb).run(IDENTITY, Work(), exists)["action"] == "skipped"
 
 
-def test_an_error_of_the_work_comes_out_though_the_table_fails_meanwhile(dynamodb: DynamoDBClient) -> None:
+def test_an_error_of_the_work_is_raised_even_if_the_table_fails(dynamodb: DynamoDBClient) -> None:
     def fail() -> None:
         dynamodb.delete_table(TableName="state")
         raise EmptyBlob("no bytes")
 
     with pytest.raises(EmptyBlob):
-        invocation(dynamodb).run(IDENTITY, Work(fail), there)
+        invocation(dynamodb).run(IDENTITY, Work(fail), exists)
 
 
-def test_a_layer_that_is_gone_and_cannot_be_brought_again_is_tried_again(dynamodb: DynamoDBClient) -> None:
+def test_a_deleted_layer_whose_upload_failed_is_retried(dynamodb: DynamoDBClient) -> None:
     def fail() -> None:
         raise EmptyBlob("no bytes")
 
-    invocation(dynamodb).run(IDENTITY, Work(), there)
+    invocation(dynamodb).run(IDENTITY, Work(), exists)
     with pytest.raises(EmptyBlob):
-        invocation(dynamodb).run(IDENTITY, Work(fail), gone)
-    assert invocation(dynamodb).run(IDENTITY, Work(), gone) == DONE
+        invocation(dynamodb).run(IDENTITY, Work(fail), is_gone)
+    assert invocation(dynamodb).run(IDENTITY, Work(), is_gone) == DONE
 
 
-def test_a_record_whose_answer_was_lost_keeps_nobody_out(dynamodb: DynamoDBClient) -> None:
+def test_a_record_that_the_sdk_writes_twice_does_no_harm(dynamodb: DynamoDBClient) -> None:
     put_item, lost = dynamodb.put_item, []
 
     def put_twice(**arguments: Any) -> Any:
         lost.append(put_item(**arguments))
-        return put_item(**arguments)  # as the SDK does
+        return put_item(**arguments)  # as the SDK does if a response is lost
 
     dynamodb.put_item = put_twice  # type: ignore[method-assign]
-    assert invocation(dynamodb).run(IDENTITY, Work(), there) == DONE
+    assert invocation(dynamodb).run(IDENTITY, Work(), exists) == DONE
     assert len(lost) == 1
 
 
-def test_records_outlive_every_redelivery_and_any_rename(dynamodb: DynamoDBClient) -> None:
-    invocation(dynamodb).run(IDENTITY, Work(), there)
+def test_records_outlive_every_redelivery_and_have_fixed_names(dynamodb: DynamoDBClient) -> None:
+    invocation(dynamodb).run(IDENTITY, Work(), exists)
 
     [record] = dynamodb.scan(TableName="state")["Items"]
     assert int(record["expiration"]["N"]) > time.time() + 14 * DAY
@@ -143,10 +143,10 @@ def test_records_outlive_every_redelivery_and_any_rename(dynamodb: DynamoDBClien
     assert len(record["id"]["S"]) == len("s3-to-ecr#") + 64  # a SHA-256
 
 
-def test_a_state_table_that_does_not_answer_is_left_to_the_queue(dynamodb: DynamoDBClient) -> None:
+def test_no_work_is_done_while_the_state_table_fails(dynamodb: DynamoDBClient) -> None:
     dynamodb.delete_table(TableName="state")
     work = Work()
 
     with pytest.raises(ServiceUnavailable, match="state table state"):
-        invocation(dynamodb).run(IDENTITY, work, there)
+        invocation(dynamodb).run(IDENTITY, work, exists)
     assert work.times == 0

@@ -17,7 +17,7 @@ DAY = 24 * 60 * 60
 
 
 class Clock:
-    """Seconds since 1970, when a test lets them pass."""
+    """Seconds since 1970, which pass only when a test lets them."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -40,7 +40,7 @@ def rows(dynamodb: DynamoDBClient) -> list[dict[str, Any]]:
     return list(dynamodb.scan(TableName="state")["Items"])
 
 
-def test_nobody_else_gets_a_lease_while_one_holds_it(leases: Leases) -> None:
+def test_a_held_lease_cannot_be_taken(leases: Leases) -> None:
     with leases.layer(*LAYER):
         with pytest.raises(UploadInProgress, match=r"Its lease ends at \d\d:\d\d:\d\d UTC"), leases.layer(*LAYER):
             pass
@@ -58,7 +58,7 @@ def test_a_lease_is_free_again_when_its_holder_ends(leases: Leases) -> None:
         assert lease.held_before
 
 
-def test_what_one_got_done_is_there_for_the_next(leases: Leases) -> None:
+def test_the_next_holder_gets_the_saved_progress(leases: Leases) -> None:
     with leases.layer(*LAYER) as lease:
         assert lease.progress is None
         lease.progress = PROGRESS
@@ -69,11 +69,11 @@ def test_what_one_got_done_is_there_for_the_next(leases: Leases) -> None:
         assert lease.progress is None
 
 
-def test_the_lease_of_one_that_was_killed_ends(leases: Leases, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lease_of_a_killed_invocation_ends(leases: Leases, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     with leases.layer(*LAYER) as killed:
         killed.progress = PROGRESS
         killed.save()
-        monkeypatch.setattr(killed, "release", lambda: None)  # it never got there
+        monkeypatch.setattr(killed, "release", lambda: None)  # the invocation was killed before that
 
     clock.now += LEASE_SECONDS - 1
     with pytest.raises(UploadInProgress), leases.layer(*LAYER):
@@ -84,11 +84,11 @@ def test_the_lease_of_one_that_was_killed_ends(leases: Leases, clock: Clock, mon
 
 
 def test_a_lease_outlasts_a_part_with_a_timeout_but_not_lambdas_own_retries() -> None:
-    slowest_part = 60 + 20  # one read timeout of the SDK's, its back-off, and another attempt
+    slowest_part = 60 + 20  # one read timeout of the SDK, its back-off, and another attempt
     assert LEASE_SECONDS / 3 + slowest_part <= LEASE_SECONDS <= 60 + 120
 
 
-def test_a_lease_is_renewed_when_a_third_of_it_is_over(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
+def test_a_lease_is_renewed_after_a_third_of_its_time(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
     with leases.layer(*LAYER) as lease:
         [before] = rows(dynamodb)
         clock.now += LEASE_SECONDS / 3 - 1
@@ -107,14 +107,14 @@ def test_a_lease_is_renewed_when_a_third_of_it_is_over(leases: Leases, clock: Cl
             pass
 
 
-def test_one_that_renews_too_late_finds_that_another_has_taken_over(leases: Leases, clock: Clock) -> None:
+def test_a_late_renewal_fails_if_another_invocation_took_over(leases: Leases, clock: Clock) -> None:
     with leases.layer(*LAYER) as late:
         clock.now += LEASE_SECONDS + 1
         with leases.layer(*LAYER), pytest.raises(UploadInProgress, match="did not renew"):
             late.renew()
 
 
-def test_one_that_lost_its_lease_changes_nothing_in_the_end(
+def test_releasing_a_lost_lease_changes_nothing(
     leases: Leases, clock: Clock, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     with leases.layer(*LAYER) as late:
@@ -131,7 +131,7 @@ def test_one_that_lost_its_lease_changes_nothing_in_the_end(
         assert lease.progress == PROGRESS
 
 
-def test_one_that_is_late_but_alone_goes_on(leases: Leases, clock: Clock) -> None:
+def test_a_late_renewal_succeeds_if_nobody_took_over(leases: Leases, clock: Clock) -> None:
     with leases.layer(*LAYER) as lease:
         clock.now += 10 * LEASE_SECONDS
         lease.renew()
@@ -139,7 +139,7 @@ def test_one_that_is_late_but_alone_goes_on(leases: Leases, clock: Clock) -> Non
             pass
 
 
-def test_a_write_that_the_sdk_sends_twice_is_no_other_holder(
+def test_a_write_that_the_sdk_sends_twice_keeps_its_holder(
     leases: Leases, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update_item = dynamodb.update_item
@@ -158,14 +158,14 @@ def test_a_write_that_the_sdk_sends_twice_is_no_other_holder(
             assert lease.progress == PROGRESS
 
 
-def test_a_lease_that_was_given_back_twice_is_no_news(leases: Leases, logs: Callable[[], list[dict[str, Any]]]) -> None:
+def test_releasing_a_lease_twice_logs_nothing(leases: Leases, logs: Callable[[], list[dict[str, Any]]]) -> None:
     with leases.layer(*LAYER) as lease:
         lease.release()
 
     assert logs() == []
 
 
-def test_a_row_that_somebody_deleted_is_a_lease_lost(leases: Leases, dynamodb: DynamoDBClient) -> None:
+def test_a_deleted_row_is_a_lost_lease(leases: Leases, dynamodb: DynamoDBClient) -> None:
     with leases.layer(*LAYER) as lease:
         [row] = rows(dynamodb)
         dynamodb.delete_item(TableName="state", Key={"id": row["id"]})
@@ -173,14 +173,14 @@ def test_a_row_that_somebody_deleted_is_a_lease_lost(leases: Leases, dynamodb: D
             lease.save()
 
 
-def test_a_table_that_does_not_answer_is_left_to_the_queue(leases: Leases, dynamodb: DynamoDBClient) -> None:
+def test_a_failing_table_raises_service_unavailable(leases: Leases, dynamodb: DynamoDBClient) -> None:
     dynamodb.delete_table(TableName="state")
 
     with pytest.raises(ServiceUnavailable, match="writing a lease to the state table state"), leases.layer(*LAYER):
         pass
 
 
-def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(
+def test_a_failed_renewal_is_retried_while_the_lease_lasts(
     leases: Leases, clock: Clock, dynamodb: DynamoDBClient
 ) -> None:
     with leases.layer(*LAYER) as lease:
@@ -192,7 +192,7 @@ def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(
             lease.renew()
 
 
-def test_a_lease_that_cannot_be_given_back_hides_no_result(
+def test_a_failed_release_hides_no_result(
     leases: Leases, dynamodb: DynamoDBClient, logs: Callable[[], list[dict[str, Any]]]
 ) -> None:
     with leases.layer(*LAYER):
@@ -201,7 +201,7 @@ def test_a_lease_that_cannot_be_given_back_hides_no_result(
     assert logs()[-1]["message"] == "The lease could not be released; it ends by itself"
 
 
-def test_a_row_says_what_it_is_about_and_ends_some_day(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
+def test_a_row_names_its_layer_and_expires(leases: Leases, clock: Clock, dynamodb: DynamoDBClient) -> None:
     with leases.layer((None, "app"), "etag e of s3://bucket/" + "k" * 1024) as lease:
         [row] = rows(dynamodb)
         assert (row["repository"]["S"], row["layer"]["S"][:21]) == ("app", "etag e of s3://bucket")
@@ -209,7 +209,7 @@ def test_a_row_says_what_it_is_about_and_ends_some_day(leases: Leases, clock: Cl
         assert int(row["expiration"]["N"]) > clock.now + 14 * DAY
         lease.progress = PROGRESS
     [row] = rows(dynamodb)
-    assert int(row["expiration"]["N"]) > clock.now + 14 * DAY  # a message may come back as late as that
+    assert int(row["expiration"]["N"]) > clock.now + 14 * DAY  # a message may be redelivered as late as that
 
     with leases.layer((None, "app"), "etag e of s3://bucket/" + "k" * 1024) as lease:
         lease.progress = None
@@ -218,7 +218,7 @@ def test_a_row_says_what_it_is_about_and_ends_some_day(leases: Leases, clock: Cl
     assert set(row) == {"id", "repository", "layer", "taken", "expiration"}
 
 
-def test_two_takes_by_one_invocation_id_are_two_owners(leases: Leases, dynamodb: DynamoDBClient) -> None:
+def test_a_lease_has_a_new_owner_each_time_it_is_taken(leases: Leases, dynamodb: DynamoDBClient) -> None:
     owners = set()
     for _ in range(2):
         with leases.layer(*LAYER):

@@ -1,4 +1,4 @@
-"""Rows outlive deployments: a name that changes would lose every lease, note and tag that is written down."""
+"""Rows outlive deployments: another name would lose every stored lease, note and tag."""
 
 from __future__ import annotations
 

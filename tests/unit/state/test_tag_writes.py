@@ -29,13 +29,13 @@ def test_a_tag_moves_forward_and_never_back(tag_writes: TagWrites) -> None:
     assert tag_writes.claim(SCOPE, "1.0", "s3://bucket/app/b.tar", ONE)
 
 
-def test_a_tag_is_one_repositorys_in_one_registry(tag_writes: TagWrites) -> None:
+def test_each_repository_and_registry_has_its_own_tags(tag_writes: TagWrites) -> None:
     assert tag_writes.claim(SCOPE, "1.0", "s3://bucket/app/a.tar", ONE)
     for scope, tag in (((None, "app2"), "1.0"), (("123456789012", "app"), "1.0"), (SCOPE, "1.1")):
         assert tag_writes.claim(scope, tag, "s3://bucket/app/b.tar", NOON)
 
 
-def test_a_row_outlives_every_redelivery_and_any_backfill_of_the_year(
+def test_a_row_outlives_every_redelivery_and_a_year_of_backfills(
     tag_writes: TagWrites, dynamodb: DynamoDBClient
 ) -> None:
     tag_writes.claim(SCOPE, "1.0", "s3://bucket/app/a.tar", NOON)

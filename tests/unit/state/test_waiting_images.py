@@ -22,7 +22,7 @@ def test_nothing_waits_for_an_object_at_first(waiting: WaitingImages) -> None:
     assert waiting.keys("bucket", "app/blobs/x") == []
 
 
-def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: WaitingImages) -> None:
+def test_the_images_that_wait_for_an_object_are_listed_until_forgotten(waiting: WaitingImages) -> None:
     for key in ("app/index.json", "app/manifests/1", "app/index.json"):
         waiting.note("bucket", "app/blobs/x", key)
 
@@ -33,19 +33,19 @@ def test_whoever_waits_for_an_object_is_found_under_it_until_forgotten(waiting: 
     assert waiting.keys("bucket", "app/blobs/x") == ["app/manifests/1"]
 
 
-def test_notes_are_read_as_they_were_last_written(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
-    """An eventually consistent read may miss a note, and the image would wait for its own message. moto has none."""
-    asked: list[dict[str, Any]] = []
+def test_notes_are_read_consistently(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
+    """Without that, a note may be missed, and its image waits for its own message. moto is always consistent."""
+    requests: list[dict[str, Any]] = []
     dynamodb.meta.events.register(
-        "provide-client-params.dynamodb.GetItem", lambda params, **_: asked.append(dict(params))
+        "provide-client-params.dynamodb.GetItem", lambda params, **_: requests.append(dict(params))
     )
 
     waiting.keys("bucket", "app/blobs/x")
 
-    assert [params["ConsistentRead"] for params in asked] == [True]
+    assert [params["ConsistentRead"] for params in requests] == [True]
 
 
-def test_a_note_ends_with_the_last_message_that_could_come(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
+def test_a_note_has_an_expiration(waiting: WaitingImages, dynamodb: DynamoDBClient) -> None:
     waiting.note("bucket", "a" * 1024, "b" * 1024)
 
     [row] = dynamodb.scan(TableName="state")["Items"]
@@ -53,6 +53,6 @@ def test_a_note_ends_with_the_last_message_that_could_come(waiting: WaitingImage
     assert row["id"]["S"].startswith("waiting#")
 
 
-def test_a_table_that_fails_is_told(dynamodb: DynamoDBClient) -> None:
+def test_a_failing_table_raises_service_unavailable(dynamodb: DynamoDBClient) -> None:
     with pytest.raises(ServiceUnavailable, match="state table nowhere"):
         WaitingImages(dynamodb, "nowhere").keys("bucket", "key")
