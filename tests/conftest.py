@@ -166,11 +166,12 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def fresh(stack: Stack) -> dict[str, str]:
+def fresh(stack: Stack) -> Iterator[dict[str, str]]:
     """The stack's environment, with a new, empty state table."""
     table = f"state-{uuid.uuid4().hex}"
     create_state_table(stack.dynamodb, table)
-    return stack.environment | {"STATE_TABLE": table}
+    yield stack.environment | {"STATE_TABLE": table}
+    stack.dynamodb.delete_table(TableName=table)
 
 
 @pytest.fixture

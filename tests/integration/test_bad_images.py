@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -96,14 +97,15 @@ TAR = archive()["1.0.tar"]
 CONFIG = next(iter(AMD64.blobs))
 CHILD = MULTI_ARCH.children[0]
 
-BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
+# The large ones are made when they are needed: every process of the tests imports this module.
+BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
     "manifest that is not JSON": (with_document(b"<html>"), errors.BrokenManifest, "is not JSON"),
     "manifest that is not text": (with_document(b"\xff\xfe{}"), errors.BrokenManifest, "is not JSON"),
     "manifest that is JSON nested too deep": (with_document(b"[" * 100_000), errors.BrokenManifest, "is not JSON"),
     "manifest that is a list": (with_document(b"[]"), errors.BrokenManifest, "not a JSON object"),
     "manifest that is empty": (with_document(b""), errors.BrokenManifest, "is not JSON"),
     "manifest that is something else": (with_document(b'{"a": 1}'), errors.BrokenManifest, "neither"),
-    "manifest over 4 MiB": (with_document(b" " * 4_194_305), errors.BrokenManifest, "4,194,304"),
+    "manifest over 4 MiB": (lambda: with_document(b" " * 4_194_305), errors.BrokenManifest, "4,194,304"),
     "manifest with layers that are text": (with_document(document(layers="x")), errors.BrokenManifest, "not a list"),
     "manifest with a layer without a digest": (with_document(document(layers=[{}])), errors.BrokenManifest, "without"),
     "manifest with a path as a layer's digest": (
@@ -190,16 +192,17 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
             for built in (AMD64, ARM64)]}).encode()},
         errors.InvalidTag, f"'latest', and all go to the repository app: {AMD64.digest}, {ARM64.digest}"),
     "manifest with too many blobs": (
-        with_document(document(layers=[{"digest": f"sha256:{number:064}"} for number in range(10_001)])),
+        lambda: with_document(document(layers=[{"digest": f"sha256:{number:064}"} for number in range(10_001)])),
         errors.UnsupportedManifest, "10,000"),
-    "tar with a header that is too long": ({"1.0.tar": header(b"g", 5_000_000)}, errors.BrokenArchive, "too long"),
-    "tar of many long headers": ({"1.0.tar": header(b"x", 900_000) * 5}, errors.BrokenArchive, "too long"),
+    "tar with a header that is too long": (
+        lambda: {"1.0.tar": header(b"g", 5_000_000)}, errors.BrokenArchive, "too long"),
+    "tar of many long headers": (lambda: {"1.0.tar": header(b"x", 900_000) * 5}, errors.BrokenArchive, "too long"),
     "tar with a negative size": ({"1.0.tar": header(b"0", -100)}, errors.BrokenArchive, "damaged"),
     "tar with a size that is not a number": (
         {"1.0.tar": header(b"x", 17, b"17 size=nonsense\n") + header(b"0", 0)}, errors.BrokenArchive, "damaged"),
-    "tar of headers only": ({"1.0.tar": header(b"L", 10) * 20_001}, errors.BrokenArchive, "too long"),
+    "tar of headers only": (lambda: {"1.0.tar": header(b"L", 10) * 20_001}, errors.BrokenArchive, "too long"),
     "docker save with too many members": (
-        {"1.0.tar": images.tar({"manifest.json": b"x"} | {f"{n:064}.json": b"" for n in range(20_000)})},
+        lambda: {"1.0.tar": images.tar({"manifest.json": b"x"} | {f"{n:064}.json": b"" for n in range(20_000)})},
         errors.BrokenArchive, "20,000"),
     "docker save packed with -S": (
         {"1.0.tar": header(b"0", 0, name=f"{'0' * 64}.json") + header(b"S", 0, name="layer.tar") + bytes(1024)},
@@ -229,7 +232,8 @@ BAD: dict[str, tuple[Files, type[S3ToEcrError], str]] = {
 def test_a_broken_image_is_rejected_with_a_reason_and_sets_no_tag(
     name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    files, error, reason = BAD[name]
+    made, error, reason = BAD[name]
+    files = made() if callable(made) else made
     put_all(s3_double, files, "app/")
     key = f"app/{next(iter(files))}"
 
@@ -241,7 +245,8 @@ def test_a_broken_image_is_rejected_with_a_reason_and_sets_no_tag(
     assert strict_ecr.repositories["app"].tags == {}
 
 
-ORDINARY: dict[str, bytes] = {
+# As above.
+ORDINARY: dict[str, bytes | Callable[[], bytes]] = {
     "layer.tar": layer("srv/hello", b"hello"),
     "only-files-at-the-top.tar": layer("hello", b"hello"),
     "with-a-manifest-of-its-own.tar": layer("manifest.json", b'{"name": "an app"}'),
@@ -253,7 +258,7 @@ ORDINARY: dict[str, bytes] = {
         {"manifest.json": b'{"name": "an app"}', "a": b"x"}, {"current": "/srv/app", "up": "../../x"}
     ),
     "with-a-manifest-that-is-not-json.tar": layer("manifest.json", b"x"),
-    "with-a-large-manifest.tar": layer("manifest.json", b" " * 4_194_305),
+    "with-a-large-manifest.tar": lambda: layer("manifest.json", b" " * 4_194_305),
     "with-many-blobs.tar": images.tar({f"blobs/picture-{number}": b"x" for number in range(120)}),
     "with-many-absolute-names.tar": images.tar({f"/srv/{number}": b"x" for number in range(120)}),
     "blobs.tar.gz": gzip.compress(layer("blobs/picture", b"x")),
@@ -263,8 +268,8 @@ ORDINARY: dict[str, bytes] = {
     "global-headers.tar": header(b"g", 20, b"20 comment=whatever\n") + layer("srv/x", b"x"),
     "go.tar.gz": gzip.compress(images.tar({"go/VERSION": b"1", "go/json": b"{}"})),
     "app.tar": images.tar({"app/VERSION": b"1", "manifest.json": b'{"name": "an app"}'}),
-    "many-members.tar": images.tar({f"{'0' * 64}/{n}": b"" for n in range(20_001)}),
-    "very-many-at-the-top.tar": images.tar({f"file-{n}": b"" for n in range(20_001)}),
+    "many-members.tar": lambda: images.tar({f"{'0' * 64}/{n}": b"" for n in range(20_001)}),
+    "very-many-at-the-top.tar": lambda: images.tar({f"file-{n}": b"" for n in range(20_001)}),
     "many.tar": images.tar({f"file-{number}": b"x" for number in range(120)}),
     "with-a-member-outside.tar": images.tar({"../x": b"x", "etc/passwd": b"x"}),
     "empty-archive.tar": images.tar({}),
@@ -280,7 +285,8 @@ ORDINARY: dict[str, bytes] = {
 def test_an_ordinary_layer_is_uploaded_unchanged_whatever_its_name(
     name: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    content = ORDINARY[name]
+    made = ORDINARY[name]
+    content = made() if callable(made) else made
 
     [result] = handler.lambda_handler(put(s3_double, f"app/{name}", content), Invocation())["results"]
 

@@ -29,19 +29,13 @@ def available(stack: Stack, repository: str, digest: str) -> bool:
 
 
 def messages_about(stack: Stack, key: str) -> list[MessageTypeDef]:
-    """The messages that S3 sent about one object. They are deleted."""
+    """The messages that S3 sent about one object. All messages are deleted, other tests' as well."""
     matching: list[MessageTypeDef] = []
     while messages := stack.sqs.receive_message(QueueUrl=stack.queue_url, MaxNumberOfMessages=10).get("Messages"):
-        for message in messages:
-            stack.sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        entries: Any = [{"Id": message["MessageId"], "ReceiptHandle": message["ReceiptHandle"]} for message in messages]
+        stack.sqs.delete_message_batch(QueueUrl=stack.queue_url, Entries=entries)
         matching += [message for message in messages if key.rsplit("/", 1)[-1] in message["Body"]]
     return matching
-
-
-@pytest.fixture(autouse=True)
-def _empty_queue(stack: Stack) -> None:
-    """Deletes other tests' messages: one by one that would take seconds."""
-    stack.sqs.purge_queue(QueueUrl=stack.queue_url)
 
 
 @pytest.fixture

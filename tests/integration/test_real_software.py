@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local import images
-from local.images import Files
+from local.images import Built, Files
 from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
 from local.stack import DIRECT, REGION, Stack, free_port, queue_arn
@@ -36,8 +37,12 @@ MULTI_ARCH = images.index(
     images.image([layer("srv/one", b"one"), layer("srv/two", b"two")]),
     images.image([layer("srv/one", b"one"), layer("srv/arm", b"arm")], architecture="arm64"),
 )
-# Its layer takes several parts.
-LARGE = images.image([gzipped_layer(12_000_000)], layer_type="application/vnd.oci.image.layer.v1.tar+gzip")
+
+
+@functools.cache
+def large() -> Built:
+    """An image whose layer takes several parts. It is made when it is needed: every process imports this module."""
+    return images.image([gzipped_layer(12_000_000)], layer_type="application/vnd.oci.image.layer.v1.tar+gzip")
 
 
 def run(*command: str, **environment: str) -> bytes:
@@ -143,7 +148,7 @@ def ecr(strict_ecr: EcrDouble) -> str:
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout that skopeo and umoci have written: images with gzip and zstd layers, an index, an empty image."""
     folder = tmp_path_factory.mktemp("layout")
-    ours = write(folder / "ours", images.oci_layout({"multi": MULTI_ARCH, "large": LARGE}))
+    ours = write(folder / "ours", images.oci_layout({"multi": MULTI_ARCH, "large": large()}))
     written = folder / "written"
     run("umoci", "init", "--layout", str(written))
     run("umoci", "new", "--image", f"{written}:umoci")
@@ -320,7 +325,7 @@ def test_images_in_a_self_hosted_registry_are_mirrored_by_its_buckets_events(
 
 
 def test_a_static_registry_is_mirrored(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:
-    ours = {"multi": MULTI_ARCH, "large": LARGE}
+    ours = {"multi": MULTI_ARCH, "large": large()}
     layout = write(tmp_path / "ours", images.oci_layout(ours))
     for tag, built in ours.items():
         for path, content in images.static_registry(tag, built).items():

@@ -8,8 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from cfnlint.api import lint
-from cfnlint.config import ManualArgs
 
 from local.stack import REGION
 from tests.template.rendering import (
@@ -197,6 +195,9 @@ every_combination = pytest.mark.parametrize("parameters", combinations())
 def test_the_deployed_template_passes_cfn_lint_with_any_parameters(
     source: Template, parameters: dict[str, str]
 ) -> None:
+    from cfnlint.api import lint  # noqa: PLC0415 (it takes 50 MB, in every process that imports this module)
+    from cfnlint.config import ManualArgs  # noqa: PLC0415
+
     rendered = concrete(source, **parameters)
     del rendered["Metadata"]["AWS::ServerlessRepo::Application"]  # which CloudFormation never reads
 
