@@ -1,7 +1,7 @@
 """Lambda's entry, `handler.lambda_handler`: what was put into S3, on its way into ECR.
 
     an event ─► its records ─► one object each ─► a job, by its key ─► a layer, or images, in ECR
-    carriers    dispatcher                        layouts              push, images, state, aws
+    event_sources  dispatcher                     layouts              push, images, state, ecr, aws
 
 S3 and EventBridge events are answered with the results, and fail if any record failed. SQS events are answered with the
 messages to deliver again, S3 Batch Operations with what became of each task. A record's failure never stops the others.

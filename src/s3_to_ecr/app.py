@@ -1,4 +1,4 @@
-"""The program: which carrier an event came by, and the objects that run it, made for each invocation in one place."""
+"""The program: which source an event came from, and the objects that run it, made for each invocation in one place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from s3_to_ecr.aws.clients import Clients
-from s3_to_ecr.aws.ecr import Registry
 from s3_to_ecr.aws.s3 import ObjectReader
-from s3_to_ecr.carriers import batch_operations, notifications
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.dispatcher import Dispatcher
+from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import MalformedEvent
+from s3_to_ecr.event_sources import batch_operations, notifications
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.image_layers import ImageLayers
 from s3_to_ecr.push.layer import LayerPusher
@@ -28,7 +28,7 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from s3_to_ecr.carriers.sqs import WorkQueue
+    from s3_to_ecr.event_sources.sqs import WorkQueue
 
 
 class App:
@@ -40,7 +40,7 @@ class App:
         self._clock = clock
 
     def answer(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        """Answers an event in its carrier's way. One object's failure stops no other object."""
+        """Answers an event as its source expects. One object's failure stops no other object."""
         outcomes = Outcomes()
         dispatcher = self._dispatcher(Deadline(context), outcomes)
         try:
@@ -57,7 +57,7 @@ class App:
     @cached_property
     def work_queue(self) -> WorkQueue:
         """The SQS side. Its import takes longer than all our others together, and without a queue is of no use."""
-        from s3_to_ecr.carriers.sqs import WorkQueue  # noqa: PLC0415 (see above)
+        from s3_to_ecr.event_sources.sqs import WorkQueue  # noqa: PLC0415 (see above)
 
         return WorkQueue(self._clients, self._settings)
 

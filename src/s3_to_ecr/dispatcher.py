@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
-from s3_to_ecr.carriers.notifications import read_record
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     BlobsMissing,
@@ -20,15 +19,16 @@ from s3_to_ecr.errors import (
     combined,
     concerning,
 )
+from s3_to_ecr.event_sources.notifications import read_record
 from s3_to_ecr.images.destination import destination
 from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES, is_manifest
 from s3_to_ecr.images.object_source import blob_missing
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
-from s3_to_ecr.objects import OtherEvent, S3Object
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.layer import LayerPusher
 from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context

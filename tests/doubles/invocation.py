@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from local.invocation import Invocation
-from s3_to_ecr.aws.ecr import LayerUpload, PartReceipt, Registry
-from s3_to_ecr.aws.ecr_part import LayerPart
 from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr.api import LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr.layer_part import LayerPart
 from s3_to_ecr.state.leases import Lease, Progress
 
 

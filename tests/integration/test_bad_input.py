@@ -15,8 +15,8 @@ import pytest
 from local.invocation import Invocation
 from local.stack import BUCKET, Stack
 from s3_to_ecr import errors
-from s3_to_ecr.carriers.notifications import read_record
 from s3_to_ecr.errors import S3ToEcrError
+from s3_to_ecr.event_sources.notifications import read_record
 from s3_to_ecr.layouts import route
 from tests.conftest import Load, sqs_message
 from tests.doubles.ecr import EcrDouble

@@ -21,7 +21,7 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     UploadInProgress,
 )
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble

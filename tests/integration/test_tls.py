@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from local.invocation import Invocation
-from s3_to_ecr.aws.ecr import Registry
 from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble

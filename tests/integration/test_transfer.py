@@ -16,7 +16,7 @@ import pytest
 
 from bench.calls import recorded
 from local.invocation import Invocation, put_event
-from s3_to_ecr.aws.ecr import Registry
+from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import AccessDenied, DigestMismatch, OutOfTime, ServiceUnavailable
 from tests.conftest import ROOT, Load, sqs_message, wait_until
 from tests.doubles.ecr import EcrDouble

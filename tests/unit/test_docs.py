@@ -177,3 +177,10 @@ def test_the_serverless_application_repository_accepts_the_metadata() -> None:
     assert all(re.fullmatch(r"[a-zA-Z0-9+\-_:/@]{1,127}", label) for label in metadata["Labels"])
     assert (ROOT / metadata["LicenseUrl"]).exists()
     assert (ROOT / metadata["ReadmeUrl"]).exists()
+
+
+def test_a_module_that_the_documents_name_exists() -> None:
+    for page in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]:
+        for name in re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text()):
+            places = [ROOT / folder / name for folder in ("", "src", "src/s3_to_ecr", "bench", "local")]
+            assert any(place.exists() for place in places), (page.name, name)

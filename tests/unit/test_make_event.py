@@ -9,8 +9,8 @@ import pytest
 
 from local import event
 from local.stack import BUCKET
-from s3_to_ecr.carriers import notifications as events
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.event_sources import notifications as events
+from s3_to_ecr.s3_objects import S3Object
 from tests.conftest import ROOT
 
 # Times and ids, which differ in every event, and details that only the samples have.

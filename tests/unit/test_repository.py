@@ -13,8 +13,8 @@ import pytest
 
 from local.samples import SAMPLES
 from local.stack import BUCKET
-from s3_to_ecr.carriers import notifications as events
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.event_sources import notifications as events
+from s3_to_ecr.s3_objects import S3Object
 from tests.conftest import ROOT
 
 EVENTS = sorted((ROOT / "events").glob("*.json"))
@@ -66,7 +66,7 @@ def test_sample_events_are_about_the_samples_in_the_local_bucket(path: Path) -> 
             assert (created.size, created.etag) == ((None, None) if is_job else (len(sample.body), sample.etag))
 
 
-def test_every_carrier_and_layout_has_a_sample_event() -> None:
+def test_every_event_source_and_layout_has_a_sample_event() -> None:
     assert {path.stem for path in EVENTS} >= {
         "s3-put",
         "s3-multipart",

@@ -1,1 +1,1 @@
-"""The calls to S3 and ECR, and what their answers mean. In which order they are made belongs in `push`."""
+"""The SDK's clients and errors, and reading S3. What ECR answers belongs in `ecr`."""

@@ -21,7 +21,7 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     TransferCorrupted,
 )
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

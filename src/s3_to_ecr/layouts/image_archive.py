@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from s3_to_ecr.aws.s3 import ObjectReader
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.layouts.jobs import Match
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 _KEY = re.compile(r"(?:(?P<folder>.+)/)?(?P<name>[^/]+)(?P<kind>\.tar|\.tar\.gz|\.tgz)", re.DOTALL)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from s3_to_ecr.aws.s3 import ObjectReader
 from s3_to_ecr.images.model import PushRequest
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 
 class ImageLayout(Protocol):

@@ -14,7 +14,7 @@ from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.object_source import ObjectSource, read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.layouts.jobs import Ignore, Match
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 _PATH = re.compile(rf"(?:(?P<folder>.+)/)?(?:(?P<name>index\.json|oci-layout)|blobs/sha256/(?P<hex>{HEX}))", re.DOTALL)
 

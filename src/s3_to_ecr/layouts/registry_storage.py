@@ -17,7 +17,7 @@ from s3_to_ecr.images.model import Image, PushRequest
 from s3_to_ecr.images.object_source import ObjectSource
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts.jobs import Ignore, Match
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 _STORAGE = re.compile(r"(?P<root>(?:.*?/)?docker/registry/v2/)(?P<path>.*)", re.DOTALL)
 _BLOB = re.compile(rf"blobs/sha256/[0-9a-f]{{2}}/{HEX}/data")

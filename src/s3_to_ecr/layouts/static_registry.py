@@ -14,7 +14,7 @@ from s3_to_ecr.images.model import Image, PushRequest
 from s3_to_ecr.images.object_source import ObjectSource, read_manifest
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts.jobs import Match
-from s3_to_ecr.objects import S3Object
+from s3_to_ecr.s3_objects import S3Object
 
 _BLOB = re.compile(rf"(?P<folder>.+)/blobs/(?P<digest>sha256:{HEX})", re.DOTALL)
 _MANIFEST = re.compile(r"(?P<folder>.+)/manifests/(?P<reference>[^/]+)", re.DOTALL)

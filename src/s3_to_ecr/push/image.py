@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from s3_to_ecr.aws.ecr import ImagesFound, Registry
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr.api import ImagesFound, Registry
 from s3_to_ecr.errors import (
     BlobsMissing,
     BrokenManifest,

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
-from s3_to_ecr.aws.ecr import Registry
-from s3_to_ecr.aws.ecr_part import base64_bytes
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr.api import Registry
+from s3_to_ecr.ecr.layer_part import base64_bytes
 from s3_to_ecr.errors import (
     BlobsMissing,
     ObjectChanged,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from s3_to_ecr.aws.ecr import LayerAvailability, Registry
 from s3_to_ecr.blobs import Blob
+from s3_to_ecr.ecr.api import LayerAvailability, Registry
 from s3_to_ecr.errors import RepositoryMissing
 from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.results import Result

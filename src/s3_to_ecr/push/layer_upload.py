@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from s3_to_ecr.aws.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, Registry
-from s3_to_ecr.aws.ecr_part import LayerPart, base64_bytes
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
+from s3_to_ecr.ecr.api import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, Registry
+from s3_to_ecr.ecr.layer_part import LayerPart, base64_bytes
 from s3_to_ecr.errors import BlobTooLarge, DigestMismatch, EmptyBlob, TransferCorrupted, UploadLost
 from s3_to_ecr.push.position import Position
 from s3_to_ecr.push.read_ahead import RunningDigest, read_ahead

@@ -24,8 +24,8 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     TransferCorrupted,
 )
-from s3_to_ecr.objects import S3Object
 from s3_to_ecr.push.read_ahead import RunningDigest
+from s3_to_ecr.s3_objects import S3Object
 from tests.conftest import ONE_ATTEMPT, stubbed
 from tests.doubles.invocation import deadline_of
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.invocation import Invocation
-from s3_to_ecr.aws.ecr import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, PartReceipt, Registry
-from s3_to_ecr.aws.ecr_part import LayerPart
 from s3_to_ecr.blobs import Blob
+from s3_to_ecr.ecr.api import MAX_LAYER_BYTES, MAX_LAYER_PARTS, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr.layer_part import LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobTooLarge,

@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from s3_to_ecr.aws.clients import Clients
 from s3_to_ecr.aws.sdk_errors import translated
-from s3_to_ecr.carriers.notifications import as_notification, parse_body, run_records
 from s3_to_ecr.errors import MalformedEvent, OutOfTime, Rejected, S3ToEcrError
+from s3_to_ecr.event_sources.notifications import as_notification, parse_body, run_records
 from s3_to_ecr.results import Failure, Result
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry.logs import logger

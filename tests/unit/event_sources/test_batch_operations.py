@@ -4,8 +4,8 @@ from typing import Any, cast
 
 import pytest
 
-from s3_to_ecr.carriers.batch_operations import answer
 from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, Unexpected
+from s3_to_ecr.event_sources.batch_operations import answer
 from s3_to_ecr.results import Failure, Result
 
 DONE = Result(

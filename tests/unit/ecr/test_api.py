@@ -18,8 +18,8 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.aws.ecr import ImagesFound, LayerUpload, PartReceipt, Registry
-from s3_to_ecr.aws.ecr_part import LayerPart
+from s3_to_ecr.ecr.api import ImagesFound, LayerUpload, PartReceipt, Registry
+from s3_to_ecr.ecr.layer_part import LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,

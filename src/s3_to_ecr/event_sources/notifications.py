@@ -13,8 +13,8 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
 from s3_to_ecr.errors import MalformedEvent, concerning
-from s3_to_ecr.objects import OtherEvent, S3Object
 from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.telemetry.metrics import count
 
 # How much of an unreadable event goes into the error: enough to recognise it, not enough to flood a log.

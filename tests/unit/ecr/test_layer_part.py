@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from s3_to_ecr.aws.ecr_part import LayerPart
+from s3_to_ecr.ecr.layer_part import LayerPart
 
 MEMBERS = {"repositoryName": "app", "uploadId": "u"}
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.carriers import notifications as events
 from s3_to_ecr.errors import MalformedEvent
-from s3_to_ecr.objects import OtherEvent, S3Object
+from s3_to_ecr.event_sources import notifications as events
+from s3_to_ecr.s3_objects import OtherEvent, S3Object
 
 TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "bucket"}
 JSON = st.recursive(

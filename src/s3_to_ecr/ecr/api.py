@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from s3_to_ecr.aws.ecr_part import PART_HANDLERS, LayerPart
 from s3_to_ecr.aws.sdk_errors import Codes, translated
+from s3_to_ecr.ecr.layer_part import PART_HANDLERS, LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobsMissing,

@@ -9,8 +9,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from s3_to_ecr.carriers.sqs import WorkQueue
 from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, ServiceUnavailable, Unexpected
+from s3_to_ecr.event_sources.sqs import WorkQueue
 from s3_to_ecr.results import Failure, Result
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry.metrics import metrics

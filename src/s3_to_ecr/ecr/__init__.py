@@ -1,0 +1,1 @@
+"""ECR's API, and what its answers mean. In which order the calls are made belongs in `push`."""
