@@ -21,14 +21,17 @@ demo: $(VENV)/dev ## Uploads a layer, an OCI layout and a docker save through th
 
 .PHONY: test
 test: $(VENV)/dev $(SAM_VENV)/ready ## Runs all tests
-	$(BIN)/pytest $(PARALLEL)
+	$(SMALL) $(BIN)/pytest $(PARALLEL)
 
 .PHONY: test-quick
 test-quick: $(VENV)/dev ## Runs the tests that need no server and little time
-	$(BIN)/pytest $(PARALLEL) -m "not slow" tests/unit tests/template
+	$(SMALL) $(BIN)/pytest $(PARALLEL) -m "not slow" tests/unit tests/template
 
 # Tests of one `xdist_group` run in one process, since they share a fixture that is slow to set up.
 PARALLEL := --numprocesses 2 --dist loadgroup
+
+# Lets glibc give back the memory of large blobs, or each process of the tests would keep three times what it needs.
+SMALL := MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1000000 MALLOC_TRIM_THRESHOLD_=1000000
 
 .PHONY: check
 check: $(VENV)/dev $(SAM_VENV)/ready ## Lints, types, validates the template, audits the dependencies

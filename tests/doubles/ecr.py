@@ -173,6 +173,9 @@ class EcrDouble:
         with serving(Handler, tls) as url:
             self.url = url
             yield self
+        # The handler refers to the double, in a cycle. What the double holds may be large, so it is freed now.
+        for held in (self.repositories, self.uploads, self.calls):
+            held.clear()
 
     def attach(self, client: ECRClient) -> None:
         """Answers a client's requests without a network, right where botocore would send them."""

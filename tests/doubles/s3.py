@@ -113,6 +113,9 @@ class S3Double:
         with serving(Handler, tls) as url:
             self.url = url
             yield self
+        # The handler refers to the double, in a cycle. What the double holds may be large, so it is freed now.
+        for held in (self.objects, self.versions, self.reads):
+            held.clear()
 
     def _serve(self, request: QuietHandler) -> None:
         parts = urlsplit(request.path)
