@@ -28,3 +28,32 @@ def test_an_error_names_the_object_that_it_concerns() -> None:
 
     assert str(raised.value) == "s3://bucket/app/empty: the object is empty."
     assert raised.value.reason == "the object is empty."
+
+
+def test_an_error_is_not_changed_by_whoever_knows_more() -> None:
+    cause = KeyError("x")
+    error = errors.BlobsMissing("has not arrived", "app/a", "app/b")
+    error.__cause__ = cause
+
+    copy = error.within("layer sha256:1").about("bucket", "app/index.json").awaiting("app/a")
+
+    assert type(copy) is errors.BlobsMissing
+    assert str(copy) == "s3://bucket/app/index.json: layer sha256:1: has not arrived"
+    assert (copy.awaited, copy.only_waits, copy.__cause__) == (("app/a",), True, cause)
+    assert (str(error), error.bucket, error.awaited) == ("has not arrived", None, ("app/a", "app/b"))
+
+
+def test_several_failures_are_one_of_the_kind_that_ranks_first() -> None:
+    missing = errors.BlobsMissing("a is missing", "app/a")
+    late = errors.OutOfTime("no time")
+    rejected = errors.EmptyBlob("empty")
+    ranking = (errors.OutOfTime, errors.RetryLater, errors.Rejected)
+
+    both = errors.combined([rejected, missing, late], ranking)
+    assert isinstance(both, errors.OutOfTime)
+    assert both.reason == "3 failures: empty; a is missing; no time"
+    assert (both.awaited, both.only_waits) == (("app/a",), False)
+    assert errors.combined([missing], ranking) is missing
+    waiting = errors.combined([missing, errors.BlobsMissing("b is missing", "app/b")], ranking)
+    assert isinstance(waiting, errors.RetryLater)
+    assert (waiting.awaited, waiting.only_waits) == (("app/a", "app/b"), True)
