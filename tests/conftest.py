@@ -21,7 +21,6 @@ import hypothesis
 import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
-from moto import mock_aws
 
 from local.event import message
 from local.invocation import Invocation
@@ -129,6 +128,8 @@ def ecr_client(ecr: EcrDouble) -> ECRClient:
 @pytest.fixture
 def dynamodb() -> Iterator[DynamoDBClient]:
     """A DynamoDB without a network, with the table `state`."""
+    from moto import mock_aws  # noqa: PLC0415 (it takes 10 MB in every process)
+
     with mock_aws():
         client = boto3.client("dynamodb", config=ONE_ATTEMPT)
         create_state_table(client, "state")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from samtranslator.translator.transform import transform
 
 from tests.conftest import ROOT
 
@@ -59,6 +58,8 @@ def concrete(source: Template, **parameters: str) -> Template:
     copy["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/code"
     for name, value in parameters.items():
         copy["Parameters"][name]["Default"] = value
+    from samtranslator.translator.transform import transform  # noqa: PLC0415 (it takes 40 MB in every process)
+
     rendered: Template = transform(copy, {}, ManagedPolicies())
     values = {name: str(entry["Default"]) for name, entry in rendered["Parameters"].items()}
     conditions = {name: holds(condition, values) for name, condition in rendered.pop("Conditions").items()}
