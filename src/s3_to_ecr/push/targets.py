@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from s3_to_ecr.errors import InvalidTag
@@ -33,7 +33,7 @@ def targets_of(images: Iterable[Image], destination: Callable[[Reference | None]
     return targets
 
 
-def check_unambiguous(targets: Iterable[Target]) -> None:
+def check_unambiguous(targets: Sequence[Target]) -> None:
     """Raises `InvalidTag` if two images of one repository want the same tag: nobody could say which one it names."""
     wanted = Counter((target.repository, tag) for target in targets for tag in target.tags)
     for (repository, tag), times in wanted.items():
