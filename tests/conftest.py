@@ -27,6 +27,7 @@ from local.invocation import Invocation
 from local.stack import Stack, create_state_table, running
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.outcomes import Outcomes
+from tests.doubles.dynamodb import DynamoDBDouble
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
@@ -189,9 +190,22 @@ def s3_double() -> Iterator[S3Double]:
 
 
 @pytest.fixture
-def doubled(fresh: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble) -> dict[str, str]:
-    """The environment of a function between the two doubles, with its own state table on the stack."""
-    return fresh | {"AWS_ENDPOINT_URL_S3": s3_double.url, "AWS_ENDPOINT_URL_ECR": strict_ecr.url}
+def state() -> Iterator[DynamoDBDouble]:
+    """A DynamoDB over HTTP, with the table `state`."""
+    with DynamoDBDouble().running() as double:
+        double.tables["state"] = {}
+        yield double
+
+
+@pytest.fixture
+def doubled(stack: Stack, s3_double: S3Double, strict_ecr: EcrDouble, state: DynamoDBDouble) -> dict[str, str]:
+    """The environment of a function between the doubles, with the stack's queues."""
+    return stack.environment | {
+        "STATE_TABLE": "state",
+        "AWS_ENDPOINT_URL_S3": s3_double.url,
+        "AWS_ENDPOINT_URL_ECR": strict_ecr.url,
+        "AWS_ENDPOINT_URL_DYNAMODB": state.url,
+    }
 
 
 # Keeps layers of many parts small.
@@ -206,7 +220,7 @@ def small_parts(strict_ecr: EcrDouble) -> None:
 
 @pytest.fixture
 def handler(doubled: dict[str, str], load_handler: Load) -> Function:
-    """The function between the two doubles."""
+    """The function between the doubles."""
     return load_handler(doubled)
 
 
@@ -239,7 +253,6 @@ def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     for function in loaded:
         function.close()
     loaded.clear()
-    gc.collect()  # clients contain cycles, and the next automatic collection may be many tests away
 
 
 @pytest.fixture

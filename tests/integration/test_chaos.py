@@ -22,6 +22,7 @@ from local.stack import Stack
 from s3_to_ecr.errors import UploadInProgress
 from s3_to_ecr.state.leases import LEASE_SECONDS, Leases
 from tests.conftest import SMALL_PART, Load, sqs_message
+from tests.doubles.dynamodb import DynamoDBDouble
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.gremlin import ANY_FAULT, Gremlin
@@ -271,13 +272,12 @@ def test_an_invocation_that_hangs_past_its_lease_does_not_disturb_the_next_one(
 
 
 def test_a_finished_layer_leaves_a_row_without_progress(
-    stack: Stack, doubled: dict[str, str], handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+    state: DynamoDBDouble, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
     for known in (True, False):
         deliver(handler, Layer(s3_double, "done", known=known), strict_ecr)
 
-    rows = stack.dynamodb.scan(TableName=doubled["STATE_TABLE"])["Items"]
-    left = [row for row in rows if row["id"]["S"].startswith("upload#")]
+    left = [row for key, row in state.tables["state"].items() if key.startswith("upload#")]
     assert [set(row) for row in left] == [{"id", "repository", "layer", "taken", "expiration"}] * 2
 
 
