@@ -23,9 +23,11 @@ case "$*" in
     mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python"
     [ "$ON_VENV" != killed ] || kill -KILL 0
     [ "$ON_VENV" != fails ] && touch "$folder/bin/pip" ;;
-  "-m pip "*)
-    [ "$ON_PIP" != killed ] || kill -KILL 0
-    [ "$ON_PIP" != fails ] ;;
+  "-m pip "*"/dev/stdin")
+    [ "$ON_UV" = missing ] || cp "$0" "${0%/*}/uv" ;;
+  "-m pip "* | "pip install "*)
+    [ "$ON_INSTALL" != killed ] || kill -KILL 0
+    [ "$ON_INSTALL" != fails ] ;;
   "-m local.serve") echo "serving on '$PORT'" ;;
 esac
 """
@@ -127,21 +129,25 @@ def test_a_half_made_environment_is_made_again(checkout: Checkout, stamp: str, e
 
 @each_environment
 @pytest.mark.parametrize("how", ["fails", "killed"])
+@pytest.mark.parametrize("uv", ["", "missing"], ids=["uv", "pip"])
 @pytest.mark.parametrize("update", [False, True], ids=["first", "update"])
 def test_an_installation_that_stopped_halfway_is_repeated_in_full(
-    checkout: Checkout, stamp: str, environment: str, how: str, update: bool
+    checkout: Checkout, stamp: str, environment: str, how: str, uv: str, update: bool
 ) -> None:
     if update:
-        checkout.make(stamp)
+        checkout.make(stamp, ON_UV=uv)
         os.utime(checkout.folder / stamp, (0, 0))
 
-    made = checkout.make(stamp, ON_PIP=how)
+    made = checkout.make(stamp, ON_INSTALL=how, ON_UV=uv)
 
     assert made.returncode != 0
     assert how == "killed" or "could not be installed. pip's message is above." in made.stderr
-    made = checkout.make(stamp)
+    made = checkout.make(stamp, ON_UV=uv)
     assert made.returncode == 0, made.stderr
-    assert "--force-reinstall" in checkout.calls_of("-m pip")[-1]
+    if uv:
+        assert "--force-reinstall" in checkout.calls_of("-m pip")[-1]
+    else:
+        assert "--reinstall" in checkout.calls_of("pip install")[-1]
     assert checkout.calls_of("-m venv").count(f"-m venv --clear {environment}") == 1
     assert checkout.make(stamp).stdout == f"make: '{stamp}' is up to date.\n"
 
@@ -156,14 +162,23 @@ def test_a_new_lock_updates_only_what_differs(checkout: Checkout, stamp: str, en
 
     assert checkout.has(environment)
     assert checkout.calls_of("-m venv") == environments
-    assert "--force-reinstall" not in checkout.calls_of("-m pip")[-1]
+    assert "--reinstall" not in checkout.calls_of("pip install")[-1]
+
+
+def test_pip_installs_what_uv_cannot(checkout: Checkout) -> None:
+    """As with an index that only pip's own settings name."""
+    made = checkout.make(".venv/dev", ON_UV="missing")
+
+    assert made.returncode == 0, made.stderr
+    assert ".venv/uv.log says, so pip does." in made.stderr
+    assert checkout.calls_of("-m pip")[-1].endswith("-r requirements/dev.txt --force-reinstall")
 
 
 def test_the_first_demo_announces_the_installation_and_its_duration(checkout: Checkout) -> None:
     first = checkout.make("demo")
     second = checkout.make("demo")
 
-    assert first.stderr == "Installing requirements/dev.txt into .venv. The first time this takes about two minutes.\n"
+    assert first.stderr == "Installing requirements/dev.txt into .venv. The first time this takes about a minute.\n"
     assert second.stderr == ""
     assert checkout.calls_of("-m local.demo") == ["-m local.demo"] * 2
     assert not checkout.has(".venv/sam")
