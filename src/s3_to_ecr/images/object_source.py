@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
 from s3_to_ecr.errors import BlobsMissing, BrokenManifest, ObjectChanged, ObjectMissing
@@ -10,7 +10,10 @@ from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES
 
 
 class ObjectSource:
-    """Manifests and blobs that are objects of one bucket. Each is under the first of its keys that holds an object."""
+    """Manifests and blobs that are objects of one bucket. Each is under the first of its keys that holds an object.
+
+    Manifests that have been `read` are not looked for.
+    """
 
     def __init__(
         self,
@@ -18,13 +21,17 @@ class ObjectSource:
         bucket: str,
         blob_keys: Callable[[str], tuple[str, ...]],
         manifest_keys: Callable[[str], tuple[str, ...]] | None = None,
+        read: Mapping[str, bytes] | None = None,
     ) -> None:
         self._reader = reader
         self._bucket = bucket
         self._blob_keys = blob_keys
         self._manifest_keys = manifest_keys or blob_keys
+        self._read = read or {}
 
     def has(self, digest: str) -> bool:
+        if digest in self._read:
+            return True
         try:
             self._find(digest, self._manifest_keys(digest))
         except BlobsMissing:
@@ -32,6 +39,8 @@ class ObjectSource:
         return True
 
     def manifest(self, digest: str) -> bytes:
+        if digest in self._read:
+            return self._read[digest]
         blob = self._find(digest, self._manifest_keys(digest))
         try:
             return read_manifest(blob)

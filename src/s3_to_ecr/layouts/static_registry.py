@@ -45,20 +45,12 @@ class StaticManifest:
             image = Image(self.reference)
         else:
             image = Image(digest_of(content), (Reference(self.reference),))
-        return PushRequest(document, _StaticSource(reader, target.bucket, folder, {image.digest: content}), (image,))
-
-
-class _StaticSource(ObjectSource):
-    """A static registry's files. Some registries keep the children of an index under `blobs/` only."""
-
-    def __init__(self, reader: ObjectReader, bucket: str, folder: str, read: dict[str, bytes]) -> None:
-        super().__init__(
+        source = ObjectSource(
             reader,
-            bucket,
+            target.bucket,
             lambda digest: (f"{folder}/blobs/{digest}",),
+            # Some registries keep the children of an index under `blobs/` only.
             lambda digest: (f"{folder}/manifests/{digest}", f"{folder}/blobs/{digest}"),
+            read={image.digest: content},
         )
-        self._read = read
-
-    def manifest(self, digest: str) -> bytes:
-        return self._read[digest] if digest in self._read else super().manifest(digest)
+        return PushRequest(document, source, (image,))
