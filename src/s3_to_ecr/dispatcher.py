@@ -20,7 +20,7 @@ from s3_to_ecr.errors import (
     concerning,
 )
 from s3_to_ecr.event_sources.notifications import read_record
-from s3_to_ecr.images.destination import destination
+from s3_to_ecr.images.destination import check_one_repository, destination, is_bundle
 from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES, is_manifest
 from s3_to_ecr.images.object_source import blob_missing
 from s3_to_ecr.layouts import route
@@ -73,7 +73,7 @@ class Dispatcher:
             log_with(bucket=target.bucket, key=target.key)
             with concerning(target.bucket, target.key):
                 if isinstance(target, OtherEvent):
-                    return _ignored(target, f"{target.name} does not announce a new object")
+                    return _ignored(target, Ignore(f"{target.name} does not announce a new object"))
                 return self._run(target)
         except S3ToEcrError as error:
             return error
@@ -101,8 +101,8 @@ class Dispatcher:
         while True:
             try:
                 match job:
-                    case Ignore(reason):
-                        return _ignored(target, reason)
+                    case Ignore():
+                        return _ignored(target, job)
                     case UploadLayer():
                         return self._upload_layer(job, target)
                     case PushImages():
@@ -132,7 +132,7 @@ class Dispatcher:
         started = time.monotonic()
         blob = self._open_named(job.blob_key, job, target) if job.blob_key else self._reader.open(target)
         if job.may_be_manifest and blob.size <= MAX_MANIFEST_BYTES and is_manifest(blob.read_all()):
-            return _ignored(target, "a manifest: it is pushed with the index.json that names it")
+            return _ignored(target, Ignore("a manifest: it is pushed with the index.json that names it"))
         result = self._layers.push(blob, job.repository, job.digest, target.sequencer)
         self._outcomes.record_layer(result, time.monotonic() - started)
         return {**result, "key": target.key}
@@ -140,12 +140,18 @@ class Dispatcher:
     def _push_images(self, job: PushImages, target: S3Object) -> Result:
         """Brings the images that the object asks for into ECR. If it is an ordinary blob after all, uploads that."""
         to = partial(destination, self._settings, job.folder)
-        repository = to().repository
-        log_with(repository=repository)
+        in_bundle = is_bundle(self._settings, job.folder)
+        if not in_bundle:
+            log_with(repository=to().repository)
         self._require_time()
         request = job.image_layout.find(self._reader, target)
+        if isinstance(request, Ignore):
+            return _ignored(target, request)
         if request is None:
-            return self._upload_layer(UploadLayer(repository, None), target)
+            return self._upload_layer(UploadLayer(to().repository, None), target)
+        if request.archive_name is not None and not in_bundle:
+            check_one_repository(self._settings, job.folder, target.key, request.images)
+            request = request.with_default_tag()
         return self._images.push(request, to)
 
     def _push_images_waiting_for(self, bucket: str, arrived_key: str) -> list[Result]:
@@ -198,8 +204,16 @@ class Dispatcher:
             raise blob_missing(str(job.digest), target.bucket, (key,)) from missing
 
 
-def _ignored(target: S3Object | OtherEvent, reason: str) -> Result:
+def _ignored(target: S3Object | OtherEvent, job: Ignore) -> Result:
     """The answer for an object that asks for nothing."""
+    if job.trouble:
+        logger.warning("This registry cannot be mirrored by its bucket", reason=job.reason)
     return Result(
-        bucket=target.bucket, key=target.key, action="ignored", repository=None, digest=None, size=None, reason=reason
+        bucket=target.bucket,
+        key=target.key,
+        action="ignored",
+        repository=None,
+        digest=None,
+        size=None,
+        reason=job.reason,
     )

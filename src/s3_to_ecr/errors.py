@@ -3,8 +3,9 @@
 S3ToEcrError
 ├── Rejected                   will never work as it stands: reported, never retried
 │   ├── MalformedEvent         the event is not one that S3 sends
-│   ├── RepositoryNotNamed     the key has no folder, and there is no default repository
+│   ├── RepositoryNotNamed     neither the key nor a reference names a repository
 │   ├── InvalidRepositoryName  ECR would not accept the name
+│   ├── SeveralRepositories    an archive of several repositories, in the folder of one
 │   ├── RepositoryMissing      ECR has no such repository, and the function may not create it
 │   ├── UnsupportedArchive     an image archive that has to be unpacked first
 │   ├── BrokenArchive          a tar archive that is damaged, or points outside itself
@@ -79,11 +80,15 @@ class MalformedEvent(Rejected):
 
 
 class RepositoryNotNamed(Rejected):
-    """The key has no folder, and `DEFAULT_REPOSITORY` is not set."""
+    """The key has no folder and `DEFAULT_REPOSITORY` is not set, or an image of a bundle has no full reference."""
 
 
 class InvalidRepositoryName(Rejected):
-    """The key gives a repository name outside ECR's rule."""
+    """The key, or an image's reference in a bundle, gives a repository name outside ECR's rule."""
+
+
+class SeveralRepositories(Rejected):
+    """An archive in a repository's folder holds images of several repositories."""
 
 
 class RepositoryMissing(Rejected):

@@ -9,8 +9,9 @@ from s3_to_ecr.errors import S3ToEcrError
 
 
 class PushedImage(TypedDict):
-    """A manifest or index that is in ECR, and the tags that name it there."""
+    """A manifest or index that is in a repository of ECR, and the tags that name it there."""
 
+    repository: str
     digest: str
     tags: list[str]
 
@@ -18,7 +19,8 @@ class PushedImage(TypedDict):
 class Result(TypedDict):
     """One object's entry in the answer, and in its idempotency record. `size` is the object's, in bytes.
 
-    `images` are those that the object asked for. If there is only one, `digest` is its digest.
+    `images` are those that the object asked for. If there is only one, `digest` is its digest; if they are in only one
+    repository, that is the `repository`.
     `completed` are the results of images that waited for this object and were pushed when it arrived.
     """
 

@@ -26,6 +26,7 @@ class Settings:
     repository_prefix: str = ""
     default_repository: str | None = None
     create_repositories: bool = False
+    keep_registry_host: bool = False
     queue_url: str | None = None
     dead_letter_queue_url: str | None = None
     memory: int = _DEFAULT_MEMORY_MIB * _MIB
@@ -39,9 +40,6 @@ class Settings:
         registry_id = environment.get("ECR_REGISTRY_ID") or None
         if registry_id and not re.fullmatch(r"[0-9]{12}", registry_id):
             raise SettingsError(f"ECR_REGISTRY_ID is {registry_id!r}: it takes the 12 digits of an AWS account.")
-        create_repositories = environment.get("CREATE_REPOSITORIES") or "false"
-        if create_repositories not in ("true", "false"):
-            raise SettingsError(f"CREATE_REPOSITORIES is {create_repositories!r}: it takes true or false.")
         memory = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or str(_DEFAULT_MEMORY_MIB)
         if not memory.isdecimal():
             raise SettingsError(f"AWS_LAMBDA_FUNCTION_MEMORY_SIZE is {memory!r}: it takes a number of MB.")
@@ -51,8 +49,17 @@ class Settings:
             key_prefix=environment.get("KEY_PREFIX", ""),
             repository_prefix=environment.get("REPOSITORY_PREFIX", ""),
             default_repository=environment.get("DEFAULT_REPOSITORY") or None,
-            create_repositories=create_repositories == "true",
+            create_repositories=_flag(environment, "CREATE_REPOSITORIES"),
+            keep_registry_host=_flag(environment, "KEEP_REGISTRY_HOST"),
             queue_url=environment.get("QUEUE_URL") or None,
             dead_letter_queue_url=environment.get("DEAD_LETTER_QUEUE_URL") or None,
             memory=int(memory) * _MIB,
         )
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    """A variable that is true or false; false if it is unset."""
+    value = environment.get(name) or "false"
+    if value not in ("true", "false"):
+        raise SettingsError(f"{name} is {value!r}: it takes true or false.")
+    return value == "true"

@@ -92,7 +92,7 @@ def test_docker_save_since_docker_25_keeps_its_manifest(
 
     [result] = invoke(handler, [event])
 
-    assert result["images"] == [{"digest": AMD64.digest, "tags": ["1.0", "latest"]}]
+    assert result["images"] == [{"repository": "app", "digest": AMD64.digest, "tags": ["1.0", "latest"]}]
     assert_pullable(strict_ecr, "1.0", AMD64)
     assert_pullable(strict_ecr, "latest", AMD64)
 

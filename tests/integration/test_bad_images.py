@@ -96,6 +96,7 @@ def header(kind: bytes, size: int, data: bytes = b"", name: str = "index.json") 
 TAR = archive()["1.0.tar"]
 CONFIG = next(iter(AMD64.blobs))
 CHILD = MULTI_ARCH.children[0]
+THREE_PLATFORMS = images.index(*MULTI_ARCH.children, images.image([layer("srv/riscv", b"x")], architecture="riscv64"))
 
 # The large ones are made when they are needed: every process of the tests imports this module.
 BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
@@ -157,8 +158,15 @@ BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
     "tar with an absolute link": (archive(links={"x": "/etc/passwd"}), errors.BrokenArchive, "link out"),
     "OCI archive that lacks a layer": (
         {"1.0.tar": images.tar(layout_with(AMD64, CONFIG, None))}, errors.BrokenArchive, CONFIG),
-    "OCI archive that lacks a child": (
-        {"1.0.tar": images.tar(layout_with(MULTI_ARCH, CHILD.digest, None))}, errors.BrokenArchive, CHILD.digest),
+    "OCI archive that has some platforms, but not all": (
+        {"1.0.tar": images.tar(layout_with(THREE_PLATFORMS, CHILD.digest, None))}, errors.BrokenArchive, CHILD.digest),
+    "OCI archive with a child under the wrong digest": (
+        {"1.0.tar": images.tar(layout_with(MULTI_ARCH, CHILD.digest, AMD64.manifest + b" "))},
+        errors.BrokenManifest, CHILD.digest),
+    "OCI archive whose index is nested too deep": (
+        {"1.0.tar": images.tar(images.oci_layout({"1.0": deep(17)}))}, errors.UnsupportedManifest, "16 levels"),
+    "OCI archive that has no platform": (
+        {"1.0.tar": images.tar(layout_with(images.index(AMD64), CONFIG, None))}, errors.BrokenArchive, CONFIG),
     "docker save with a layer outside the archive": (
         saved(Layers=["0.tar", "1.tar", "../../2.tar"]), errors.BrokenArchive, "outside itself"),
     "docker save with a layer that links out of the archive": (

@@ -126,7 +126,10 @@ def test_a_tag_that_several_archives_set_names_the_image_written_last(
     # S3 may send an event twice, and a backfill may send it years later.
     [again] = invoke(handler, [old])
     assert strict_ecr.repositories["app"].tags == expected
-    assert (again["action"], again["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": ["1"]}])
+    assert (again["action"], again["images"]) == (
+        "skipped",
+        [{"repository": "app", "digest": AMD64.digest, "tags": ["1"]}],
+    )
 
     strict_ecr.create("app")
     invoke(handler, [new, old])
@@ -175,7 +178,10 @@ def test_an_image_that_has_lost_all_its_tags_to_later_writes_is_skipped_with_a_r
 
     [result] = invoke(handler, [old])
 
-    assert (result["action"], result["images"]) == ("skipped", [{"digest": AMD64.digest, "tags": []}])
+    assert (result["action"], result["images"]) == (
+        "skipped",
+        [{"repository": "app", "digest": AMD64.digest, "tags": []}],
+    )
     assert "later writes" in result["reason"]
     assert metrics()["ImagesSkipped"] == 1
     assert logs()[-1]["message"] == "Image skipped"

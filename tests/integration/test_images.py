@@ -66,7 +66,7 @@ def test_an_image_in_any_layout_keeps_its_digests(
     assert "pushed" in {result["action"] for result in results}
     pushed = [result for result in results if result["action"] == "pushed" and result["images"][0]["tags"]]
     assert [(result["digest"], result["images"]) for result in pushed] == [
-        (built.digest, [{"digest": built.digest, "tags": ["1.0"]}])
+        (built.digest, [{"repository": "app", "digest": built.digest, "tags": ["1.0"]}])
     ]
 
     # The same events again: nothing is sent, and nothing fails.

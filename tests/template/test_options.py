@@ -169,6 +169,7 @@ def combinations() -> list[Any]:
             "KeyPrefix": "layers/",
             "RepositoryPrefix": "mirror/",
             "CreateRepositories": "true",
+            "KeepRegistryHost": "true",
             "RegistryId": "123456789012",
             "RegistryStorage": "false",
             "ReservedConcurrency": "0",

@@ -18,6 +18,7 @@ def test_all_variables_are_read() -> None:
             "REPOSITORY_PREFIX": "mirror/",
             "DEFAULT_REPOSITORY": "base",
             "CREATE_REPOSITORIES": "true",
+            "KEEP_REGISTRY_HOST": "true",
             "QUEUE_URL": "https://queue",
             "DEAD_LETTER_QUEUE_URL": "https://dead-letters",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
@@ -29,6 +30,7 @@ def test_all_variables_are_read() -> None:
         repository_prefix="mirror/",
         default_repository="base",
         create_repositories=True,
+        keep_registry_host=True,
         queue_url="https://queue",
         dead_letter_queue_url="https://dead-letters",
         memory=512 * 1024 * 1024,
@@ -36,7 +38,14 @@ def test_all_variables_are_read() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    names = ("ECR_REGISTRY_ID", "DEFAULT_REPOSITORY", "CREATE_REPOSITORIES", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
+    names = (
+        "ECR_REGISTRY_ID",
+        "DEFAULT_REPOSITORY",
+        "CREATE_REPOSITORIES",
+        "KEEP_REGISTRY_HOST",
+        "QUEUE_URL",
+        "DEAD_LETTER_QUEUE_URL",
+    )
     assert Settings.from_environment({"STATE_TABLE": "state"} | dict.fromkeys(names, "")) == Settings("state")
 
 
@@ -46,6 +55,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ({}, "STATE_TABLE is not set"),
         ({"STATE_TABLE": "state", "ECR_REGISTRY_ID": "12345"}, "ECR_REGISTRY_ID is '12345'"),
         ({"STATE_TABLE": "state", "CREATE_REPOSITORIES": "yes"}, "CREATE_REPOSITORIES is 'yes'"),
+        ({"STATE_TABLE": "state", "KEEP_REGISTRY_HOST": "1"}, "KEEP_REGISTRY_HOST is '1'"),
         ({"STATE_TABLE": "state", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1G"}, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE is '1G'"),
     ],
 )

@@ -1,5 +1,7 @@
 """The images in an image archive: those of an OCI layout, or those that `docker save` describes in its own way.
 
+The layout may be in a folder: the only one of the archive, or `images/` in a package of Zarf.
+
 Source of the latter: moby's image/spec/v1.2.md. `manifest.json` lists, for each image, its config, its tags and its
 layers, from the lowest up; the config's `rootfs.diff_ids` are the digests of the uncompressed layers in that order.
 """
@@ -21,6 +23,7 @@ from s3_to_ecr.images.manifests import HEX, OCI_MANIFEST, digest_of, is_digest, 
 from s3_to_ecr.images.model import Image, PushRequest, each_once
 from s3_to_ecr.images.object_source import read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
+from s3_to_ecr.images.platforms import SAVE_AGAIN, what_is_there
 from s3_to_ecr.images.references import Reference, parse_reference
 from s3_to_ecr.images.tar import GZIP, ZSTD, Archive
 
@@ -28,7 +31,11 @@ _DESCRIPTION = "manifest.json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
+_ZARF_PACKAGE = "zarf.yaml"
+_ZARF_IMAGES = "images/"
+
 _MOST_IMAGES = 1_000
+_MOST_KEPT_BYTES = 16 * 1024 * 1024
 
 # `docker save` leaves layers uncompressed; crane, kaniko and jib keep them as the registry had them, named by digest.
 _COMPRESSIONS = {GZIP: "+gzip", ZSTD: "+zstd"}
@@ -36,51 +43,64 @@ _NAMED_BY_DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})(?:\.tar\.gz|\.tar\.z
 
 
 def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline) -> PushRequest | None:
-    """What the archive in `blob` asks to be pushed; `None` if it is not an image archive.
+    """What the archive in `blob`, which is called `name`, asks to be pushed; `None` if it is not an image archive.
 
-    A single image without a tag gets the archive's `name` as its tag. Raises `BrokenArchive` or `BrokenManifest`.
+    Raises `BrokenArchive` or `BrokenManifest`.
     """
-    if INDEX in archive and MARKER in archive:
+    folder = _layout_folder(archive)
+    if folder is not None:
         archive.check()
-        source = _ArchiveSource(archive)
-        images = images_of(_read(archive, INDEX))
+        source = _ArchiveSource(archive, folder)
+        images = what_is_there(images_of(_read(archive, folder + INDEX)), source, deadline)
     else:
         entries = _entries(archive)
         if entries is None:
             return None
         archive.check()
         described = _Describing(archive, deadline).all(entries)
-        source = _ArchiveSource(archive, described)
+        source = _ArchiveSource(archive, described=described)
         images = each_once(Image(image.digest, image.references) for image in described)
-    match images:
-        case ():
-            raise BrokenArchive("there are no images in the archive. Save the image again.")
-        case [Image(digest, (), media_type)]:
-            images = (Image(digest, (Reference(name),), media_type),)
-    return PushRequest(blob, source, images, shares_tags=True)
+    if not images:
+        raise BrokenArchive("there are no images in the archive. Save the image again.")
+    return PushRequest(blob, source, images, archive_name=name)
+
+
+def _layout_folder(archive: Archive) -> str | None:
+    """The path before an OCI layout's files in the archive, empty at its root; `None` if there is no layout."""
+    top = {path.partition("/")[0] for path in archive}
+    folders = ["", f"{next(iter(top))}/" if len(top) == 1 else "", _ZARF_IMAGES if _ZARF_PACKAGE in top else ""]
+    return next((folder for folder in folders if folder + INDEX in archive and folder + MARKER in archive), None)
 
 
 class _ArchiveSource:
-    """The archive's members: those of an OCI layout by their paths, those of `described` images as described."""
+    """The archive's members: those of an OCI layout in a `folder` by their paths, `described` images as described.
 
-    def __init__(self, archive: Archive, described: Iterable[_Described] = ()) -> None:
+    Manifests are kept, up to a limit, since they are asked for more than once.
+    """
+
+    def __init__(self, archive: Archive, folder: str = "", described: Iterable[_Described] = ()) -> None:
         self._archive = archive
+        self._folder = folder
+        self._room = _MOST_KEPT_BYTES
         self._made = {image.digest: image.manifest for image in described}
         self._blobs = {digest: blob for image in described for digest, blob in image.blobs.items()}
 
     def has(self, digest: str) -> bool:
-        return digest in self._made or blob_path(digest) in self._archive
+        return digest in self._made or digest in self._blobs or self._folder + blob_path(digest) in self._archive
 
     def manifest(self, digest: str) -> bytes:
-        return self._made.get(digest) or read_manifest(self.blob(digest))
+        if digest in self._made:
+            return self._made[digest]
+        content = read_manifest(self.blob(digest))
+        if len(content) <= self._room:
+            self._room -= len(content)
+            self._made[digest] = content
+        return content
 
     def blob(self, digest: str) -> ObjectRange:
-        found = self._blobs.get(digest) or self._archive.file(blob_path(digest))
+        found = self._blobs.get(digest) or self._archive.file(self._folder + blob_path(digest))
         if found is None:
-            raise BrokenArchive(
-                f"the archive does not have {digest}, which its manifests name. "
-                "Save the image again; of several platforms, `docker save --platform` one."
-            )
+            raise BrokenArchive(f"the archive does not have {digest}, which its manifests name. {SAVE_AGAIN}")
         return found
 
 
@@ -159,8 +179,7 @@ class _Describing:
             blobs[digest] = blob
             layers.append({"mediaType": _LAYER_TYPE + compression, "digest": digest, "size": blob.size})
         manifest = _manifest(config, layers)
-        references = tuple(reference for reference in map(parse_reference, repo_tags) if reference.tag)
-        return _Described(digest_of(manifest), manifest, references, blobs)
+        return _Described(digest_of(manifest), manifest, tuple(map(parse_reference, repo_tags)), blobs)
 
     def _config(self, path: str) -> bytes:
         if path not in self._configs:

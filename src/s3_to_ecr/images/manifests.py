@@ -27,6 +27,7 @@ _OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 _OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+INDEX_TYPES = {_OCI_INDEX, _DOCKER_LIST}
 _MANIFEST_TYPES = {OCI_MANIFEST, _OCI_INDEX, _OCI_ARTIFACT, _DOCKER_MANIFEST, _DOCKER_LIST}
 _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
@@ -38,11 +39,12 @@ _CONVERT = "Convert the image with `skopeo copy --format oci`, and drop the resu
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What one document says about another, or about a blob. The media type is empty if it is left out."""
+    """What one document says about another, or about a blob. Media type and platform are empty if they are left out."""
 
     digest: str
     media_type: str = ""
     annotations: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    platform: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,16 @@ def _descriptor(entry: object) -> Descriptor:
         digest,
         media_type if isinstance(media_type, str) else "",
         annotations if isinstance(annotations, dict) else {},
+        _platform(entry.get("platform")),
     )
+
+
+def _platform(platform: object) -> str:
+    """A platform as Docker's command line writes it, such as `linux/arm64/v8`."""
+    if not isinstance(platform, dict):
+        return ""
+    parts = [platform.get(name) for name in ("os", "architecture", "variant")]
+    return "/".join(part for part in parts if part and isinstance(part, str))
 
 
 def _is_foreign(layer: object) -> bool:

@@ -13,11 +13,17 @@ from s3_to_ecr.images.references import Reference
 
 @dataclass(frozen=True)
 class Image:
-    """A root manifest or index, and the references that are to name it. The media type is empty if nobody states it."""
+    """A root manifest or index, and the references that are to name it. The media type is empty if nobody states it.
+
+    An `accessory` is the signature, attestation or SBOM of another image. The `remark` says what is unusual about what
+    is pushed.
+    """
 
     digest: str
     references: tuple[Reference, ...] = ()
     media_type: str = ""
+    accessory: bool = False
+    remark: str | None = None
 
 
 def each_once(images: Iterable[Image]) -> tuple[Image, ...]:
@@ -53,11 +59,26 @@ class Source(Protocol):
 class PushRequest:
     """What one object asks to be pushed. The `document` is that object; it sets its tags only while it is current.
 
-    If it `shares_tags`, other objects in the folder may well have the same tags. A folder has one `index.json`, but the
-    archives of many builds may each hold the tag `latest`.
+    An archive has a name: that of its file, without the ending.
     """
 
     document: ObjectRange
     source: Source
     images: tuple[Image, ...]
-    shares_tags: bool = False
+    archive_name: str | None = None
+
+    @property
+    def shares_tags(self) -> bool:
+        """Whether other objects in the folder may well have the same tags.
+
+        A folder has one `index.json`, but the archives of many builds may each hold the tag `latest`.
+        """
+        return self.archive_name is not None
+
+    def with_default_tag(self) -> PushRequest:
+        """The same request. But if an archive's only image has no tag, the archive's name is its tag."""
+        match [image for image in self.images if not image.accessory]:
+            case [image] if self.archive_name and not any(reference.tag for reference in image.references):
+                tagged = replace(image, references=(*image.references, Reference(self.archive_name)))
+                return replace(self, images=tuple(tagged if each is image else each for each in self.images))
+        return self

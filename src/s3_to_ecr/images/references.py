@@ -10,6 +10,11 @@ from s3_to_ecr.errors import InvalidTag
 # OCI distribution spec, "Pulling manifests": what a tag may be.
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
+# crane's placeholder for the tag of an image that was pulled by its digest.
+_NO_TAG = "i-was-a-digest"
+
+_DOCKER_HUB = "docker.io"
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -24,7 +29,22 @@ def parse_reference(text: str) -> Reference:
     named = text.partition("@")[0]
     folder, slash, last = named.rpartition("/")
     base, _, tag = last.partition(":")
-    return Reference(tag or None, folder + slash + base or None)
+    return Reference(tag if tag not in ("", _NO_TAG) else None, folder + slash + base or None)
+
+
+def repository_path(name: str, *, keep_host: bool) -> str:
+    """The repository that a reference's `name` stands for, by Docker's rules: `nginx` is `library/nginx`.
+
+    The host is dropped; or it is kept, without its port.
+    """
+    host, slash, path = name.partition("/")
+    if not slash or not (host == "localhost" or "." in host or ":" in host):
+        host, path = "", name
+    elif host == f"index.{_DOCKER_HUB}":
+        host = _DOCKER_HUB
+    if host in ("", _DOCKER_HUB) and "/" not in path:
+        path = f"library/{path}"
+    return f"{host.partition(':')[0]}/{path}" if host and keep_host else path
 
 
 def is_tag(text: str) -> bool:

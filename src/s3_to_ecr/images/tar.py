@@ -35,6 +35,10 @@ _OF_AN_IMAGE = re.compile(
     re.DOTALL,
 )
 _BLOBS = "blobs"  # a folder that an application may have, too
+
+# Members of an archive whose layout is in a folder. They say less, because a layer may have them, too. A package of
+# Zarf has other archives before its images.
+_IN_A_FOLDER = re.compile(rf"[^/]+/(?:index\.json|oci-layout|blobs(?:/sha256(?:/{HEX})?)?)|components/[^/]+\.tar")
 _DESCRIPTIONS = {"manifest.json", "index.json"}
 
 # If so many members in other folders, or so many in all, come before the first of those, the archive is a layer.
@@ -174,7 +178,7 @@ class _Kind:
         path = posixpath.normpath(header.name)
         if _OF_AN_IMAGE.fullmatch(path):
             self.is_of_images = self.is_of_images or path != _BLOBS
-        elif path not in _DESCRIPTIONS:
+        elif path not in _DESCRIPTIONS and not _IN_A_FOLDER.fullmatch(path):
             self._unknown += 1
             self._foreign += "/" in path or (header.isdir() and path != ".")
         return not self.is_of_images and (self._foreign > _MOST_FOREIGN or self._unknown > _MOST_UNKNOWN)

@@ -6,12 +6,12 @@ not of its layout. `route` asks the layouts in order; the first match wins.
 
 from __future__ import annotations
 
-from s3_to_ecr.images.destination import destination
-from s3_to_ecr.layouts import bare_blob, image_archive, oci_layout, registry_storage, static_registry
+from s3_to_ecr.images.destination import destination, is_bundle
+from s3_to_ecr.layouts import bare_blob, image_archive, oci_layout, registry_storage, skopeo_dir, static_registry
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
 from s3_to_ecr.settings import Settings
 
-_LAYOUTS = (registry_storage, oci_layout, static_registry, image_archive, bare_blob)
+_LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, image_archive, bare_blob)
 
 
 def route(key: str, settings: Settings) -> Job:
@@ -27,11 +27,15 @@ def route(key: str, settings: Settings) -> Job:
     match = next(filter(None, (layout.match(path) for layout in _LAYOUTS)))
     if isinstance(match, Ignore):
         return match
-    repository = destination(settings, match.folder).repository
+    if is_bundle(settings, match.folder) and (match.folder is not None or match.may_be_bundle):
+        if match.part_of_image and not match.image_layout:
+            return Ignore("a blob of a bundle: it is uploaded with the images that name it", part_of_image=True)
+    else:
+        destination(settings, match.folder)
     if match.image_layout:
         return PushImages(match.folder, match.image_layout, part_of_image=match.part_of_image)
     return UploadLayer(
-        repository,
+        destination(settings, match.folder).repository,
         match.digest,
         blob_key=settings.key_prefix + match.blob_key if match.blob_key else None,
         part_of_image=match.part_of_image,

@@ -24,12 +24,12 @@ def match(key: str) -> Match | None:
     if not found:
         return None
     image_layout = ImageArchive(found["name"]) if found["kind"] == ".tar" else CompressedArchive()
-    return Match(found["folder"], image_layout=image_layout)
+    return Match(found["folder"], image_layout=image_layout, may_be_bundle=True)
 
 
 @dataclass(frozen=True)
 class ImageArchive:
-    """The images in a tar archive. The archive's `name` is the tag of a single image that has no other."""
+    """The images in a tar archive with this `name`, without the ending."""
 
     name: str
 

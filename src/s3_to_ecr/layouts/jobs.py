@@ -13,7 +13,7 @@ from s3_to_ecr.s3_objects import S3Object
 class ImageLayout(Protocol):
     """One way in which images lie in a bucket."""
 
-    def find(self, reader: ObjectReader, target: S3Object) -> PushRequest | None:
+    def find(self, reader: ObjectReader, target: S3Object) -> PushRequest | Ignore | None:
         """Reads which images the object asks for; `None` if it is an ordinary blob after all."""
         ...
 
@@ -23,7 +23,8 @@ class Match:
     """What a layout makes of a key: a blob, or the images of an `image_layout`, in a folder.
 
     `folder` is `None` for a key without one. A blob comes with its digest if the key names it. `blob_key` is the key of
-    its bytes, without KEY_PREFIX, if that is another one. The last two are those of the jobs.
+    its bytes, without KEY_PREFIX, if that is another one. `part_of_image` and `may_be_manifest` are those of the jobs.
+    If there is neither a folder nor a default repository, what `may_be_bundle` names its repositories itself.
     """
 
     folder: str | None
@@ -32,6 +33,7 @@ class Match:
     image_layout: ImageLayout | None = None
     part_of_image: bool = False
     may_be_manifest: bool = False
+    may_be_bundle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,10 @@ class PushImages(_Job):
 
 @dataclass(frozen=True)
 class Ignore(_Job):
-    """Do nothing, for a `reason` worth a line in the log."""
+    """Do nothing, for a `reason` worth a line in the log. It may mean `trouble`: that images will be missing."""
 
     reason: str
+    trouble: bool = False
 
 
 Job = UploadLayer | PushImages | Ignore

@@ -33,7 +33,7 @@ from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
 from s3_to_ecr.images.model import PushRequest, Source
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers
-from s3_to_ecr.push.targets import Target, check_unambiguous, targets_of
+from s3_to_ecr.push.targets import Target, targets_of, without_ambiguous_tags
 from s3_to_ecr.results import PushedImage, Result
 from s3_to_ecr.state.leases import Leases
 from s3_to_ecr.state.tag_writes import TagWrites
@@ -86,20 +86,29 @@ class ImagePusher:
 
         Raises the failure. If there are several, it is one that may pass by itself, with the reasons of all.
         """
-        targets = targets_of(request.images, destination)
-        check_unambiguous(targets)
-        repositories = list(dict.fromkeys(target.repository for target in targets)) or [destination(None).repository]
-        found = {repository: self._look_up(repository, targets) for repository in repositories}
-        failures: list[S3ToEcrError] = []
+        targets, nowhere = targets_of(request.images, destination)
+        targets, ambiguous = without_ambiguous_tags(targets)
+        failures: list[S3ToEcrError] = [*nowhere, *ambiguous]
+        repositories = list(dict.fromkeys(target.repository for target in targets))
+        found: dict[str, ImagesFound] = {}
+        missing: dict[str, RepositoryMissing] = {}
         pushed: list[_Pushed] = []
         for target in targets:
+            if target.repository in missing:
+                continue
             with object_context():
                 log_with(repository=target.repository, digest=target.image.digest)
                 try:
+                    if target.repository not in found:
+                        found[target.repository] = self._look_up(target.repository, targets)
                     work = partial(self._push, target, request, found[target.repository])
                     pushed.append(self._registry.in_repository(target.repository, work))
+                except RepositoryMissing as error:
+                    missing[target.repository] = error
                 except S3ToEcrError as error:
                     failures.append(error)
+        if missing:
+            failures.insert(0, _all_missing(missing))
         if failures:
             raise combined(failures, _RANKING)
         return _result(request, pushed, repositories)
@@ -132,6 +141,8 @@ class ImagePusher:
             if not exists and len(kept_tags) == len(missing_tags):
                 self._put(target.repository, manifest)
             pushed = _Pushed(target, not exists or len(kept_tags) < len(missing_tags), tuple(kept_tags))
+        if image.remark:
+            logger.warning("Only a part of the image is in the archive", reason=image.remark)
         self._outcomes.record_image(pushed.tags, time.monotonic() - started, pushed=pushed.changed)
         return pushed
 
@@ -214,8 +225,19 @@ class ImagePusher:
         return all(claimed)
 
 
+def _all_missing(missing: dict[str, RepositoryMissing]) -> RepositoryMissing:
+    """One error that names all missing repositories, so that all can be created at once."""
+    if len(missing) == 1:
+        [error] = missing.values()
+        return error
+    return RepositoryMissing(
+        f"ECR lacks {len(missing)} repositories: {', '.join(missing)}. Create them, or set CREATE_REPOSITORIES to true."
+    )
+
+
 def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]) -> Result:
     """The answer for the object. The top level names a repository or digest only if there is exactly one."""
+    remarks = list(dict.fromkeys(image.target.image.remark for image in pushed if image.target.image.remark))
     skipped_because = None
     if not any(image.changed for image in pushed):
         skipped_because = "ECR has everything that is asked for"
@@ -228,8 +250,11 @@ def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]
         repository=repositories[0] if len(repositories) == 1 else None,
         digest=pushed[0].target.image.digest if len(pushed) == 1 else None,
         size=request.document.size,
-        reason=skipped_because,
-        images=[PushedImage(digest=image.target.image.digest, tags=image.tags) for image in pushed],
+        reason="; ".join(filter(None, [skipped_because, *remarks])) or None,
+        images=[
+            PushedImage(repository=image.target.repository, digest=image.target.image.digest, tags=image.tags)
+            for image in pushed
+        ],
     )
 
 

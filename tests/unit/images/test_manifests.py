@@ -103,7 +103,7 @@ def test_a_references_name_has_its_host_but_no_tag_and_no_digest(reference: str,
 
 
 def tags_of(image: Image) -> list[str | None]:
-    return list(dict.fromkeys(reference.tag for reference in image.references))
+    return list(dict.fromkeys(reference.tag for reference in image.references if reference.tag))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,97 @@ def test_tags_come_from_the_annotations_of_the_index(annotations: Any, tags: tup
     [image] = images_of(manifest(manifests=[{"digest": LAYER, "mediaType": "x", "annotations": annotations}]))
 
     assert (image.digest, tags_of(image), image.media_type) == (LAYER, list(tags), "x")
+
+
+REF_NAME, CONTAINERD, BASE = (
+    "org.opencontainers.image.ref.name",
+    "io.containerd.image.name",
+    "org.opencontainers.image.base.name",
+)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "references"),
+    [
+        ({CONTAINERD: "docker.io/library/a:1", REF_NAME: "1"}, ["docker.io/library/a:1"]),
+        ({CONTAINERD: "docker.io/library/a:1", REF_NAME: "a:1"}, ["docker.io/library/a:1"]),
+        ({REF_NAME: "quay.io/a/b:1", BASE: "c:2"}, ["quay.io/a/b:1"]),
+        ({BASE: "ghcr.io/zarf/agent:1"}, ["ghcr.io/zarf/agent:1"]),
+        ({BASE: "ghcr.io/zarf/agent:1", REF_NAME: "2"}, ["ghcr.io/zarf/agent:2"]),
+        ({CONTAINERD: f"quay.io/a/b@{LAYER}"}, ["quay.io/a/b"]),
+        ({CONTAINERD: f"quay.io/a/b@{LAYER}", REF_NAME: "1"}, ["quay.io/a/b:1"]),
+        # Hauler's newest: containerd's annotation names the image that this one belongs to.
+        ({CONTAINERD: "quay.io/a/b:1", REF_NAME: f"a/b@{LAYER}"}, ["a/b"]),
+        ({CONTAINERD: "quay.io/a/b:1", REF_NAME: f"a/b:sha256-{'0' * 64}.sig"}, [f"a/b:sha256-{'0' * 64}.sig"]),
+    ],
+)
+def test_the_first_full_reference_names_the_repository(annotations: dict[str, str], references: list[str]) -> None:
+    [image] = images_of(manifest(manifests=[{"digest": LAYER, "annotations": annotations}]))
+
+    assert image.references == tuple(map(parse_reference, references))
+
+
+def test_cranes_placeholder_for_a_digest_is_no_tag() -> None:
+    assert parse_reference("index.docker.io/library/alpine:i-was-a-digest") == Reference(
+        None, "index.docker.io/library/alpine"
+    )
+
+
+@pytest.mark.parametrize("vendor", ["dev.cosignproject.cosign", "dev.hauler"])
+def test_signatures_have_the_tags_by_which_cosign_looks_for_them(vendor: str) -> None:
+    one, two = f"sha256:{1:064}", f"sha256:{2:064}"
+    accessories = [("sigs", 3), ("atts", 4), ("sboms", 5), ("referrers/" + "6" * 64, 6), ("sigs/" + "7" * 64, 7)]
+    index = manifest(
+        manifests=[
+            {"digest": one, "annotations": {"kind": f"{vendor}/image", REF_NAME: "quay.io/a/b:1"}},
+            {"digest": two, "annotations": {"kind": f"{vendor}/imageIndex", REF_NAME: "quay.io/a/b:2"}},
+            *(
+                {
+                    "digest": f"sha256:{number:064}",
+                    "annotations": {"kind": f"{vendor}/{kind}", REF_NAME: "quay.io/a/b:1"},
+                }
+                for kind, number in accessories
+            ),
+        ]
+    )
+
+    found = {image.digest: (image.references, image.accessory) for image in images_of(index)}
+
+    hexes = f"{1:064}", f"{1:064}", f"{1:064}", None, "7" * 64
+    tags = [f"sha256-{hexes[n]}{end}" for n, end in enumerate([".sig", ".att", ".sbom"])] + [
+        None,
+        f"sha256-{hexes[4]}.sig",
+    ]
+    assert found == {
+        one: ((Reference("1", "quay.io/a/b"),), False),
+        two: ((Reference("2", "quay.io/a/b"),), False),
+        **{
+            f"sha256:{number:064}": ((Reference(tag, "quay.io/a/b"),), True)
+            for (_, number), tag in zip(accessories, tags, strict=True)
+        },
+    }
+
+
+def test_a_signature_that_cosign_saved_without_a_reference_belongs_to_the_only_image() -> None:
+    signature = f"sha256:{2:064}"
+    kind = "dev.cosignproject.cosign"
+    entries = [
+        {"digest": LAYER, "annotations": {"kind": f"{kind}/image"}},
+        {"digest": signature, "annotations": {"kind": f"{kind}/sigs"}},
+    ]
+
+    image, accessory = images_of(manifest(manifests=entries))
+
+    assert (image.digest, image.references) == (LAYER, ())
+    assert accessory.references == (Reference(f"sha256-{LAYER.removeprefix('sha256:')}.sig"),)
+
+
+def test_a_signature_of_an_unknown_image_has_no_tag() -> None:
+    entry = {"digest": LAYER, "annotations": {"kind": "dev.hauler/sigs", REF_NAME: "quay.io/a/b:1"}}
+
+    [image] = images_of(manifest(manifests=[entry]))
+
+    assert image.references == (Reference(None, "quay.io/a/b"),)
 
 
 def test_an_image_named_twice_in_an_index_is_one_image_with_two_tags() -> None:
