@@ -1,6 +1,7 @@
 """OCI image layout: `index.json`, `oci-layout`, `blobs/sha256/<hex>`.
 
-Source: the OCI image spec 1.1, "Image Layout Specification".
+Sources: the OCI image spec 1.1, "Image Layout Specification"; and for what the registry zot has beside its layouts, its
+pkg/storage/constants.
 """
 
 from __future__ import annotations
@@ -18,9 +19,16 @@ from s3_to_ecr.s3_objects import S3Object
 
 _PATH = re.compile(rf"(?:(?P<folder>.+)/)?(?:(?P<name>index\.json|oci-layout)|blobs/sha256/(?P<hex>{HEX}))", re.DOTALL)
 
+# zot's unfinished uploads, the newest zot's blobs of all repositories, and what that writes once, when it first starts.
+_ZOT = re.compile(
+    r"(?:.*/)?(?:(?P<upload>\.uploads/.*)|(?P<blob>_blobstore/.*)|(?P<marker>_global_blobstore_migrated))", re.DOTALL
+)
+
 
 def match(key: str) -> Match | Ignore | None:
     """`<repo>/index.json`, `<repo>/oci-layout` and `<repo>/blobs/sha256/<hex>`, where `<repo>/` is optional."""
+    if zot := _ZOT.fullmatch(key):
+        return _ignored(zot)
     found = _PATH.fullmatch(key)
     if not found:
         return None
@@ -41,3 +49,15 @@ class OciLayout:
         folder = target.key.removesuffix(INDEX)
         source = ObjectSource(reader, target.bucket, lambda digest: (folder + blob_path(digest),))
         return PushRequest(document, source, images_of(read_manifest(document)))
+
+
+def _ignored(zot: re.Match[str]) -> Ignore:
+    if zot["upload"]:
+        return Ignore("an upload to zot that is not finished")
+    if zot["blob"]:
+        return Ignore("a blob that zot keeps for all of its repositories")
+    return Ignore(
+        "this zot keeps the blobs of all repositories in one place, so its layouts lack theirs. "
+        "Copy its images with skopeo sync, which reads zot itself",
+        trouble=True,
+    )

@@ -1,8 +1,9 @@
-"""A self-hosted registry's bucket, as the storage driver of CNCF distribution writes it. Harbor uses the same.
+"""A self-hosted registry's bucket, as the storage driver of CNCF distribution writes it. Harbor, GitLab: the same.
 
 Blobs, manifests among them, are under `blobs/` and shared by all repositories. Which repository has which blob is in
 *links*: small files that hold a digest. The last file that a push writes is the tag's `current/link`.
-Source: distribution's registry/storage/paths.go.
+Source: distribution's registry/storage/paths.go. GitLab's registry may keep a database instead of the links. Then it
+leaves a lock file beside them, once (its registry/storage/locker.go).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from s3_to_ecr.layouts.jobs import Ignore, Match
 from s3_to_ecr.s3_objects import S3Object
 
 _STORAGE = re.compile(r"(?P<root>(?:.*?/)?docker/registry/v2/)(?P<path>.*)", re.DOTALL)
+_LOCK = re.compile(r"(?:.*/)?docker/registry/lockfiles/(?P<name>[^/]+)", re.DOTALL)
+_DATABASE = "database-in-use"
 _BLOB = re.compile(rf"blobs/sha256/[0-9a-f]{{2}}/{HEX}/data")
 _LAYER = re.compile(rf"repositories/(?P<repository>.+)/_layers/sha256/(?P<hex>{HEX})/link", re.DOTALL)
 _REVISION = re.compile(rf"repositories/(?P<repository>.+)/_manifests/revisions/sha256/(?P<hex>{HEX})/link", re.DOTALL)
@@ -31,6 +34,8 @@ _LONGEST_LINK = 256
 
 def match(key: str) -> Match | Ignore | None:
     """The three kinds of links, under any root directory. A registry's other files are ignored."""
+    if lock := _LOCK.fullmatch(key):
+        return _locked(lock["name"])
     storage = _STORAGE.fullmatch(key)
     if not storage:
         return None
@@ -43,6 +48,16 @@ def match(key: str) -> Match | Ignore | None:
     if found := _TAG.fullmatch(path):
         return Match(found["repository"], image_layout=RegistryLink(path, tag=found["tag"]))
     return Ignore("a registry's own file that names no image", part_of_image=bool(_BLOB.fullmatch(path)))
+
+
+def _locked(name: str) -> Ignore:
+    if name != _DATABASE:
+        return Ignore("a registry's lock file")
+    return Ignore(
+        "this GitLab registry keeps its repositories and tags in a database, and nothing in the bucket names them. "
+        "Copy its images with skopeo sync, which reads the registry itself",
+        trouble=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ _LOGGED_PERCENT = 10
 # What completing a large layer may take. Nobody has published how long ECR needs to verify one.
 _COMPLETING_SECONDS = 5
 
+_ZOT = (
+    " If the registry zot wrote it, it is a deduplicated blob, and its bytes are in another repository's folder. Set "
+    '"dedupe": false in zot\'s storage and restart it: it then writes them here.'
+)
+
 # Parts may take an eighth of the function's memory; in a small one the SDK and its imports take most of the rest. One
 # part is being sent and at least one is being read. More than two ahead would only wait, because S3 is faster than ECR.
 PARTS_SHARE = 8
@@ -49,7 +54,9 @@ class LayerUploader:
         Nothing is ever completed under a digest that its bytes do not have.
         """
         if blob.size == 0:
-            raise EmptyBlob("the object is empty, and ECR has no empty layers. Upload the file again.")
+            raise EmptyBlob(
+                "the object is empty, and ECR has no empty layers. Upload the file again." + (_ZOT if digest else "")
+            )
         if blob.size > MAX_LAYER_BYTES:
             raise BlobTooLarge(
                 f"{blob.size:,} bytes are more than the {MAX_LAYER_BYTES:,} that ECR accepts for a layer."
