@@ -16,7 +16,7 @@ help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/dev ## Uploads a layer, an OCI layout and a docker save through the function, on a local stack
+demo: $(VENV)/dev ## Uploads a layer, a layout, a docker save and a bundle through the function, on a local stack
 	@$(BIN)/python -m local.demo
 
 .PHONY: test

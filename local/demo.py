@@ -15,7 +15,7 @@ from local import images
 from local.images import Files
 from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
-from local.stack import BUCKET, REPOSITORY, Stack, running
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY, Stack, running
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
@@ -68,7 +68,8 @@ def main() -> int:
         sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
         import handler  # noqa: PLC0415 (it reads the environment when it is imported)
 
-        checks = _a_layer(stack, handler, Path(folder)) | _a_layout(stack, handler) | _an_archive(stack, handler)
+        checks = _a_layer(stack, handler, Path(folder)) | _a_layout(stack, handler)
+        checks |= _an_archive(stack, handler) | _a_bundle(stack, handler)
     return _verdict(checks, time.monotonic() - started)
 
 
@@ -119,7 +120,7 @@ def _a_layout(stack: Stack, handler: Any) -> dict[str, bool]:
         except BlobsMissing as missing:
             outcome = f"waits: {missing.reason.partition(',')[0]}"
         print(f"   {path[:32]:32}  {outcome}")
-    found = _describe(stack, "multi-arch")
+    found = _describe(stack, REPOSITORY, "multi-arch")
     return {
         "the layout's index is in ECR under its tag, with the same digest": found.get("imageDigest")
         == _MULTI_ARCH.digest,
@@ -133,7 +134,7 @@ def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
     answer = _invoke(handler, event)
     print(f"   The handler's answer: {json.dumps(answer)}")
     again = _invoke(handler, event)
-    found = _describe(stack, "1.0")
+    found = _describe(stack, REPOSITORY, "1.0")
     config = next(iter(_SAVED.blobs))
     image = stack.ecr.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "1.0"}])["images"][0]
     return {
@@ -143,16 +144,30 @@ def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
     }
 
 
-def _put(stack: Stack, files: Files) -> list[dict[str, Any]]:
-    """Puts files into the repository's folder, and returns the events about them."""
+def _a_bundle(stack: Stack, handler: Any) -> dict[str, bool]:
+    print(f"8. Putting a bundle of two repositories' images at s3://{BUCKET}/_/bundle.tar")
+    built = dict(zip(BUNDLE_REPOSITORIES, (_AMD64, _ARM64), strict=True))
+    bundle = images.tar(images.oci_layout({f"docker.io/{name}:2.0": image for name, image in built.items()}))
+    [event] = _put(stack, {"bundle.tar": bundle}, folder="_")
+    answer = _invoke(handler, event)
+    print(f"   The handler's answer: {json.dumps(answer)}")
+    found = {name: _describe(stack, name, "2.0").get("imageDigest") for name in built}
+    return {
+        "each image of the bundle is in the repository that its reference names": found
+        == {name: image.digest for name, image in built.items()},
+    }
+
+
+def _put(stack: Stack, files: Files, folder: str = REPOSITORY) -> list[dict[str, Any]]:
+    """Puts files into a folder, and returns the events about them."""
     for path, content in files.items():
-        stack.s3.put_object(Bucket=BUCKET, Key=f"{REPOSITORY}/{path}", Body=content)
-    return _events_from_queue(stack, [f"{REPOSITORY}/{path}" for path in files])
+        stack.s3.put_object(Bucket=BUCKET, Key=f"{folder}/{path}", Body=content)
+    return _events_from_queue(stack, [f"{folder}/{path}" for path in files])
 
 
-def _describe(stack: Stack, tag: str) -> ImageDetailTypeDef:
-    [found] = stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=[{"imageTag": tag}])["imageDetails"]
-    print(f"   ECR has {tag}: {found.get('imageDigest')}, {found.get('imageManifestMediaType')}")
+def _describe(stack: Stack, repository: str, tag: str) -> ImageDetailTypeDef:
+    [found] = stack.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
+    print(f"   ECR has {repository}:{tag}: {found.get('imageDigest')}, {found.get('imageManifestMediaType')}")
     return found
 
 

@@ -118,6 +118,17 @@ def static_registry(tag: str, built: Built) -> Files:
     }
 
 
+def skopeo_dir(built: Built) -> Files:
+    """Skopeo's `dir:` layout, the manifest first."""
+    children = {digest: content for digest, content in built.manifests.items() if digest != built.digest}
+    return {
+        "manifest.json": built.manifest,
+        "version": b"Directory Transport Version: 1.1\n",
+        **{f"{digest.removeprefix('sha256:')}.manifest.json": content for digest, content in children.items()},
+        **{digest.removeprefix("sha256:"): blob for digest, blob in built.all_blobs.items()},
+    }
+
+
 def registry_storage(repository: str, tag: str, built: Built) -> Files:
     """The files that a registry's S3 driver writes for a push, in the same order."""
     root = "docker/registry/v2"

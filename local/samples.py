@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from local import images
 from local.images import Built, Files
 from local.layers import layer
-from local.stack import BUCKET, REPOSITORY
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -41,6 +41,12 @@ def _sample_image(name: str) -> Built:
     return images.image([_sample_layer(name)])
 
 
+def _sample_bundle() -> bytes:
+    """An OCI archive of two repositories' images, each under its full reference."""
+    built = {f"docker.io/{name}:bundle": _sample_image(f"bundle, {name}") for name in BUNDLE_REPOSITORIES}
+    return images.tar(images.oci_layout(built))
+
+
 def _samples(folder: str, files: Files) -> tuple[Sample, ...]:
     return tuple(Sample(folder + path, content) for path, content in files.items())
 
@@ -62,6 +68,8 @@ SAMPLES = (
     *_samples("", images.registry_storage(REPOSITORY, "registry-storage", _sample_image("registry storage"))),
     Sample(f"{REPOSITORY}/docker-save.tar", images.docker_save([], _sample_image("docker save"))),
     Sample(f"{REPOSITORY}/docker-save-25.tar", images.docker_save_25([], _sample_image("docker save 25"))),
+    *_samples(f"{REPOSITORY}:skopeo-dir/", images.skopeo_dir(_sample_image("skopeo dir"))),
+    Sample("_/bundle.tar", _sample_bundle()),
 )
 
 

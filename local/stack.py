@@ -1,4 +1,4 @@
-"""A moto server with the template's bucket, queues and table, and a repository to upload to."""
+"""A moto server with the template's bucket, queues and table, and repositories to upload to."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ REGION: Final = "eu-central-1"
 BUCKET = "s3-to-ecr-local"
 TABLE = "s3-to-ecr-state"
 REPOSITORY = "layer-test"
+BUNDLE_REPOSITORIES = ("sample/web", "sample/database")
 _QUEUE = "s3-to-ecr-work"
 _DEAD_LETTERS = "s3-to-ecr-dead-letters"
 _START_SECONDS = 60
@@ -152,7 +153,8 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
 def _create(endpoint: str) -> Stack:
     bare = Stack(endpoint, "", "")
     create_state_table(bare.dynamodb, TABLE)
-    bare.ecr.create_repository(repositoryName=REPOSITORY)
+    for repository in (REPOSITORY, *BUNDLE_REPOSITORIES):
+        bare.ecr.create_repository(repositoryName=repository)
     dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
     redrive = json.dumps({"deadLetterTargetArn": queue_arn(bare.sqs, dead_letters), "maxReceiveCount": 100})
     queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "1800"})[

@@ -67,6 +67,7 @@ LAYOUTS: dict[str, Callable[[Built], Files]] = {
     "OCI layout": lambda built: images.oci_layout({"1.0": built}),
     "static registry": lambda built: images.static_registry("1.0", built),
     "registry storage": lambda built: images.registry_storage("app", "1.0", built),
+    "skopeo dir": images.skopeo_dir,
     "OCI archive": lambda built: {"1.0.tar": images.tar(images.oci_layout({"1.0": built}))},
     "OCI archive without a tag": lambda built: {"1.0.tar": images.tar(images.oci_layout({"": built}))},
 }
@@ -75,4 +76,4 @@ LAYOUTS: dict[str, Callable[[Built], Files]] = {
 KINDS = {"image": AMD64, "multi-arch": MULTI_ARCH, "nested": NESTED}
 
 
-FOLDERS = {"registry storage": "root/"}
+FOLDERS = {"registry storage": "root/", "skopeo dir": "app:1.0/"}

@@ -13,7 +13,7 @@ from local.images import digest_of
 from local.invocation import Invocation
 from local.layers import gzipped_layer
 from local.samples import SAMPLES, put_samples
-from local.stack import BUCKET, REPOSITORY, Stack
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY, Stack
 from s3_to_ecr.errors import RepositoryMissing
 from tests.conftest import ROOT, Load, sqs_message
 
@@ -128,7 +128,7 @@ def test_every_sample_event_uploads_its_sample(
 
 
 @pytest.mark.parametrize(
-    "layout", ["oci-layout", "static-registry", "registry-storage", "docker-save", "docker-save-25"]
+    "layout", ["oci-layout", "static-registry", "registry-storage", "docker-save", "docker-save-25", "skopeo-dir"]
 )
 def test_the_sample_event_of_every_layout_pushes_its_image(
     stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation, layout: str
@@ -145,6 +145,22 @@ def test_the_sample_event_of_every_layout_pushes_its_image(
 
     [image] = stack.ecr.describe_images(repositoryName=REPOSITORY)["imageDetails"]
     assert (image["imageDigest"], image["imageTags"]) == (result["digest"], [layout])
+
+
+def test_the_sample_event_of_a_bundle_pushes_an_image_to_each_repository(
+    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation
+) -> None:
+    put_samples(stack.s3)
+    event = json.loads((ROOT / "events/bundle.json").read_text())
+
+    [result] = load_handler(fresh).lambda_handler(event, context)["results"]
+
+    assert [(image["repository"], image["tags"]) for image in result["images"]] == [
+        (repository, ["bundle"]) for repository in BUNDLE_REPOSITORIES
+    ]
+    for image in result["images"]:
+        [found] = stack.ecr.describe_images(repositoryName=image["repository"])["imageDetails"]
+        assert (found["imageDigest"], found["imageTags"]) == (image["digest"], ["bundle"])
 
 
 def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Invocation) -> None:

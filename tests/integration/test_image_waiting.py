@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", ["OCI layout", "static registry", "registry storage"])
+@pytest.mark.parametrize("layout", ["OCI layout", "static registry", "registry storage", "skopeo dir"])
 @pytest.mark.parametrize("order", [list, lambda files: list(reversed(files))], ids=["as written", "reversed"])
 def test_files_may_arrive_in_any_order_and_the_last_one_pushes_the_image(
     order: Callable[[Any], list[str]],

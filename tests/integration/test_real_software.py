@@ -1,4 +1,4 @@
-"""Images written by skopeo, umoci and a real registry are mirrored, and skopeo pulls them with the same digests."""
+"""Images that skopeo, umoci and a real registry write are mirrored, and skopeo pulls them with the same digests."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def digest(reference: str) -> str:
     return images.digest_of(inspect(reference))
 
 
-def files_in(folder: Path) -> Files:
-    """The files below a folder, `index.json` first: the worst order."""
+def files_in(folder: Path, first: str = "index.json") -> Files:
+    """The files below a folder, the one that names the others first: the worst order."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     contents = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-    return dict(sorted(contents.items(), key=lambda item: item[0] != "index.json"))
+    return dict(sorted(contents.items(), key=lambda item: item[0] != first))
 
 
 def write(folder: Path, files: Files) -> Path:
@@ -253,6 +253,41 @@ def test_docker_save_since_docker_25_is_mirrored(
     assert_repeat_is_free(bucket, events, strict_ecr)
 
 
+@pytest.mark.parametrize("tag", ["multi", "zstd"])
+def test_skopeos_directory_that_is_synced_in_the_worst_order_is_mirrored(
+    tag: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    written = tmp_path / "written"
+    copy(f"oci:{layout}:{tag}", f"dir:{written}", "--all")
+    events: list[dict[str, Any]] = []
+    for path, content in files_in(written, first="manifest.json").items():
+        events += bucket.drop(f"app:{tag}/{path}", content)
+
+    assert_pulled(f"dir:{written}", ecr, tag, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+def test_a_bundle_goes_to_the_repositories_of_its_references(
+    layout: Path, bucket: Bucket, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    bundled = {
+        "multi": ("quay.io/team/app:1.0", "team/app", "1.0"),
+        "zstd": ("docker.io/library/web:2", "library/web", "2"),
+    }
+    strict_ecr.create(*(repository for _, repository, _ in bundled.values()))
+    for tag, (reference, _, _) in bundled.items():
+        copy(f"oci:{layout}:{tag}", f"oci:{tmp_path}/store:{reference}", "--all")
+    run("tar", "--create", "--file", str(tmp_path / "store.tar"), "--directory", str(tmp_path), "store")
+
+    events = bucket.drop("_/store.tar", (tmp_path / "store.tar").read_bytes())
+
+    url = f"docker://{strict_ecr.url.removeprefix('http://')}"
+    for tag, (_, repository, wanted) in bundled.items():
+        assert inspect(f"{url}/{repository}:{wanted}") == inspect(f"oci:{layout}:{tag}")
+        copy(f"{url}/{repository}:{wanted}", f"dir:{tmp_path / tag}", "--all", "--preserve-digests")
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
 @contextmanager
 def docker_registry(stack: Stack, bucket: str, folder: Path) -> Iterator[str]:
     """Debian's docker-registry with its storage in a bucket. Yields its address."""
@@ -322,6 +357,29 @@ def test_images_in_a_self_hosted_registry_are_mirrored_by_its_buckets_events(
         copy(f"{registry}/team/app:umoci", f"{registry}/team/app:large")
         bucket.invoke(bucket.drain())
         assert_pulled(f"{registry}/team/app:umoci", f"{ecr}/team/app", "large", tmp_path / "moved")
+
+
+def test_what_skopeo_syncs_to_a_folder_is_mirrored(
+    layout: Path, bucket: Bucket, stack: Stack, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    strict_ecr.create("team/app", "mirror/app")
+    storage = f"storage-{uuid.uuid4().hex}"
+    stack.s3.create_bucket(Bucket=storage, CreateBucketConfiguration={"LocationConstraint": REGION})
+    ecr = f"docker://{strict_ecr.url.removeprefix('http://')}"
+    with docker_registry(stack, storage, tmp_path) as registry:
+        copy(f"oci:{layout}:multi", f"{registry}/team/app:multi", "--all")
+        source = f"{registry.removeprefix('docker://')}/team/app"
+        for options, folder, repository in (([], "mirror", "mirror/app"), (["--scoped"], "_", "team/app")):
+            written = tmp_path / folder
+            written.mkdir()
+            run("skopeo", "--insecure-policy", "sync", "--all", "--src-tls-verify=false", "--src", "docker",
+                "--dest", "dir", *options, source, str(written))  # fmt: skip
+            for path, content in files_in(written).items():
+                bucket.put(f"{folder}/{path}", content)
+
+            bucket.invoke(bucket.drain())
+
+            assert_pulled(f"{registry}/team/app:multi", f"{ecr}/{repository}", "multi", tmp_path / "pulled" / folder)
 
 
 def test_a_static_registry_is_mirrored(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:

@@ -178,8 +178,10 @@ def test_every_sample_event_is_mirrored_in_a_container(checkout: Checkout, serve
         assert answer["results"]
     for result in answer.get("results", []):
         if result.get("images"):
-            image_ids: Any = [{"imageDigest": image["digest"]} for image in result["images"]]
-            assert checkout.stack.ecr.describe_images(repositoryName=REPOSITORY, imageIds=image_ids)["imageDetails"]
+            for image in result["images"]:
+                checkout.stack.ecr.describe_images(
+                    repositoryName=image["repository"], imageIds=[{"imageDigest": image["digest"]}]
+                )
         elif "action" in result:
             folder = result["key"].endswith("/")
             assert checkout.layers(result["digest"]) == ["AVAILABLE"] if not folder else result["action"] == "ignored"

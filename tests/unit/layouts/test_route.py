@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
+from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.image_archive import CompressedArchive, ImageArchive
 from s3_to_ecr.layouts.jobs import Ignore, PushImages, UploadLayer
 from s3_to_ecr.layouts.oci_layout import OciLayout
 from s3_to_ecr.layouts.registry_storage import RegistryLink
+from s3_to_ecr.layouts.skopeo_dir import DirLayout, DirVersion
 from s3_to_ecr.layouts.static_registry import StaticManifest
 from s3_to_ecr.settings import Settings
 
@@ -34,7 +36,6 @@ def settings(key_prefix: str = "", repository_prefix: str = "", default_reposito
         ("team/app/layer.tar.zst", "team/app", None),
         ("app/Any Name + 100% ✨", "app", None),
         (f"app/{DIGEST}", "app", DIGEST),
-        (f"team/app/{HEX}", "team/app", DIGEST),
         # What only resembles a digest or a layout is a name like any other.
         (f"app/{HEX}0", "app", None),
         (f"app/{HEX.upper()}", "app", None),
@@ -77,12 +78,52 @@ def test_a_key_with_no_folder_goes_to_the_default_repository() -> None:
     assert route("layers/file", settings("layers/", "mirror/", "base")) == UploadLayer("mirror/base", None)
 
 
-def test_a_key_with_no_folder_and_no_default_is_rejected() -> None:
-    with pytest.raises(RepositoryNotNamed):
-        route("file", settings())
+@pytest.mark.parametrize("key", ["file", DIGEST, HEX, "index.json", f"blobs/sha256/{HEX}", "manifest.json"])
+def test_a_key_with_no_folder_and_no_default_is_rejected(key: str) -> None:
+    with pytest.raises(RepositoryNotNamed, match="DEFAULT_REPOSITORY"):
+        route(key, settings())
 
 
-@pytest.mark.parametrize("key", ["App/file", "a b/file", "/app/file", "app//file", "a/file", "äpp/file"])
+@pytest.mark.parametrize("key", ["_/file", f"team/_/{DIGEST}", "_/a/b"])
+def test_a_layer_cannot_be_in_a_bundle(key: str) -> None:
+    with pytest.raises(RepositoryNotNamed, match="under <repository>/"):
+        route(key, settings(default_repository="base"))
+
+
+def test_an_archive_with_no_folder_may_be_a_bundle_if_there_is_no_default() -> None:
+    assert route("x.tar", settings()) == PushImages(None, ImageArchive("x"))
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("docker/registry/lockfiles/database-in-use", "GitLab"),
+        ("root/docker/registry/lockfiles/database-in-use", "GitLab"),
+        ("_global_blobstore_migrated", "zot"),
+        ("zot/_global_blobstore_migrated", "zot"),
+    ],
+)
+def test_a_registry_that_cannot_be_mirrored_is_told_by_a_file_that_it_writes_once(key: str, reason: str) -> None:
+    job = route(key, settings())
+
+    assert isinstance(job, Ignore)
+    assert job.trouble
+    assert reason in job.reason
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "app:1.0/file",
+        "host:5000/app:1.0/version",
+        "App/file",
+        "a b/file",
+        "/app/file",
+        "app//file",
+        "a/file",
+        "äpp/file",
+    ],
+)
 def test_a_folder_that_ecr_does_not_accept_is_rejected(key: str) -> None:
     with pytest.raises(InvalidRepositoryName):
         route(key, settings())
@@ -103,6 +144,17 @@ def test_a_folder_that_ecr_does_not_accept_is_rejected(key: str) -> None:
         (f"app/{DIGEST}.tar", PushImages("app", ImageArchive(DIGEST))),
         ("app/layer.tar.gz", PushImages("app", CompressedArchive())),
         ("app/layer.tgz", PushImages("app", CompressedArchive())),
+        ("team/app/manifest.json", PushImages("team/app", DirLayout(Reference(None, "team/app"), is_sure=False))),
+        ("team/app:1.0/manifest.json", PushImages("team/app", DirLayout(Reference("1.0", "team/app"), is_sure=True))),
+        (f"app@{DIGEST}/manifest.json", PushImages("app", DirLayout(Reference(None, "app"), is_sure=True))),
+        ("manifest.json", PushImages(None, DirLayout(Reference(None), is_sure=False))),
+        ("app/version", PushImages("app", DirVersion())),
+        ("app:1.0/version", PushImages("app", DirVersion())),
+        (f"team/app/{HEX}", UploadLayer("team/app", DIGEST, part_of_image=True)),
+        (f"team/app:1.0/{HEX}", UploadLayer("team/app", DIGEST, part_of_image=True)),
+        ("_/x.tar", PushImages("_", ImageArchive("x"))),
+        ("team/_/a/b/x.tar", PushImages("team/_/a/b", ImageArchive("x"))),
+        ("_/any/index.json", PushImages("_/any", OciLayout())),
     ],
 )
 def test_a_key_of_a_layout_gives_the_job_for_its_image_or_part(key: str, job: PushImages | UploadLayer) -> None:
@@ -134,6 +186,17 @@ def test_a_registrys_links_give_the_jobs_for_their_targets(root: str) -> None:
         (f"{REGISTRY}/", False),
         (f"{REGISTRY}/index.json", False),
         (f"{REGISTRY}/image.tar", False),
+        (f"_/any/blobs/sha256/{HEX}", True),
+        (f"_/quay.io/team/app:1.0/{HEX}", True),
+        ("_/any/oci-layout", False),
+        (f"app/{HEX}.manifest.json", True),
+        (f"app:1.0/{HEX}.signature-1", False),
+        ("app/signature-12", False),
+        ("app/.uploads/1234", False),
+        ("zot/app/.uploads/1234/5", False),
+        (f"_blobstore/blobs/sha256/{HEX}", False),
+        (f"zot/_blobstore/blobs/sha256/{HEX}", False),
+        ("docker/registry/lockfiles/filesystem-in-use", False),
     ],
 )
 def test_other_files_of_a_layout_are_ignored(key: str, part_of_image: bool) -> None:
