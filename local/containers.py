@@ -57,6 +57,7 @@ def own_address(host: str) -> str | None:
 def settings_for_sam(stack: Stack) -> Iterator[None]:
     """Writes the two files that `samconfig.toml` names: the function's variables, and this machine's processor."""
     reach = {name: value.replace("127.0.0.1", _HOST) for name, value in stack.settings.items()}
+    reach["CREATE_REPOSITORIES"] = "true"  # any key works, so nobody has to create repositories first
     variables = _FOLDER / "local-environment.json"
     parameters = _FOLDER / "local-parameters.yaml"
     _FOLDER.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 Event = dict[str, Any]
 
@@ -100,6 +100,18 @@ def message(body: str, message_id: str = "", receipt_handle: str = "EXAMPLE", re
             }
         ]
     }
+
+
+def announced(body: str) -> tuple[str, str] | None:
+    """The bucket and key that a queue message is about; `None` if it is not about an object."""
+    try:
+        event = json.loads(body)
+        if "detail" in event:
+            return event["detail"]["bucket"]["name"], event["detail"]["object"]["key"]
+        s3 = event["Records"][0]["s3"]
+        return s3["bucket"]["name"], unquote_plus(s3["object"]["key"])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 FORMS: dict[str, Callable[[str, str], Event]] = {"s3": notification, "sqs": sqs, "eventbridge": eventbridge}

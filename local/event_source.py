@@ -6,13 +6,14 @@ import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local import event
+from local.function_log import FunctionLog
 from local.stack import REGION, Stack
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _AGAIN_SECONDS: Final = 10
 class EventSource:
     """Delivers one message at a time, like the template's event source, while a function is being served."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, log: FunctionLog) -> None:
+        self._log = log
         self._queue_url = stack.queue_url
         self._sqs = stack.sqs
         self._endpoint = os.environ.get("AWS_ENDPOINT_URL_LAMBDA", _ENDPOINT)
@@ -73,6 +75,7 @@ class EventSource:
             message["ReceiptHandle"],
             int(message["Attributes"]["ApproximateReceiveCount"]),
         )
+        self._log.begin()
         try:
             invoked = self._lambda.invoke(FunctionName=_FUNCTION, Payload=json.dumps(payload))
             answer: dict[str, Any] = json.loads(invoked["Payload"].read() or b"{}")
@@ -80,10 +83,11 @@ class EventSource:
             return f"{about}: not invoked, comes back in {self._put_back(message)} seconds ({error})"
         if "FunctionError" in invoked or "errorMessage" in answer:
             return f"{about}: failed, comes back in {self._put_back(message)} seconds ({answer.get('errorMessage')})"
+        outcomes = "; ".join(self._log.outcomes()) or "only the function's log says what it did"
         if answer.get("batchItemFailures"):
-            return f"{about}: comes back later; see the function's log"
+            return f"{about}: comes back later: {outcomes}"
         self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
-        return f"{about}: done"
+        return f"{about}: {outcomes}"
 
     def _put_back(self, message: MessageTypeDef) -> int:
         """Makes a failed message visible sooner than in AWS, since somebody is watching. Returns the seconds."""
@@ -97,8 +101,5 @@ class EventSource:
 
 def _about(body: str) -> str:
     """The object that a message is about, for printing."""
-    try:
-        s3 = json.loads(body)["Records"][0]["s3"]
-        return f"s3://{s3['bucket']['name']}/{unquote_plus(s3['object']['key'])}"
-    except (ValueError, LookupError, TypeError):
-        return f"a message of {len(body)} characters"
+    announced = event.announced(body)
+    return f"s3://{'/'.join(announced)}" if announced else f"a message of {len(body)} characters"

@@ -12,6 +12,7 @@ from typing import Final
 
 from local.containers import gateway, own_address, settings_for_sam
 from local.event_source import EventSource
+from local.function_log import FunctionLog
 from local.samples import put_samples
 from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY, Stack, running
 
@@ -60,14 +61,14 @@ def serve(stack: Stack) -> None:
         stack.sqs.purge_queue(QueueUrl=stack.queue_url)
         print(f"The local stack is running at {stack.endpoint}. Stop it with Ctrl-C.")
         print(f"  bucket      {BUCKET}, with the objects of events/")
-        print(f"  repository  {', '.join([REPOSITORY, *BUNDLE_REPOSITORIES])}")
+        print(f"  repository  {', '.join([REPOSITORY, *BUNDLE_REPOSITORIES])}; others are created")
         print(f"  queue       {stack.queue_url}")
         print("  function    sam build && sam local invoke --config-env local -e events/s3-put.json")
         print("              or, to receive the queue's messages: sam local start-lambda --config-env local")
         print("Environment variables for a shell:")
         for name, value in stack.environment.items():
             print(f"  export {name}={value}", flush=True)
-        source = EventSource(stack)
+        source = EventSource(stack, FunctionLog())
         while True:
             line = source.deliver()
             if line:

@@ -155,7 +155,9 @@ def _create(endpoint: str) -> Stack:
     create_state_table(bare.dynamodb, TABLE)
     for repository in (REPOSITORY, *BUNDLE_REPOSITORIES):
         bare.ecr.create_repository(repositoryName=repository)
-    dead_letters = bare.sqs.create_queue(QueueName=_DEAD_LETTERS)["QueueUrl"]
+    dead_letters = bare.sqs.create_queue(
+        QueueName=_DEAD_LETTERS, Attributes={"MessageRetentionPeriod": str(14 * 24 * 3600)}
+    )["QueueUrl"]
     redrive = json.dumps({"deadLetterTargetArn": queue_arn(bare.sqs, dead_letters), "maxReceiveCount": 100})
     queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "1800"})[
         "QueueUrl"

@@ -74,4 +74,6 @@ def test_sam_gets_the_stacks_address_while_the_stack_is_running(
         assert (tmp_path / "sam/local-parameters.yaml").read_text() == "Architecture: arm64\n"
     assert variables["AWS_ENDPOINT_URL"] == "http://host.docker.internal:5001"
     assert variables["QUEUE_URL"] == "http://host.docker.internal:5001/queue"
+    # README's keys name repositories that nobody has created.
+    assert variables["CREATE_REPOSITORIES"] == "true"
     assert not list((tmp_path / "sam").iterdir())
