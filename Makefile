@@ -4,10 +4,9 @@ VENV := .venv
 # The SAM CLI pins another boto3 than the function ships, so it lives in an environment of its own.
 SAM_VENV := $(VENV)/sam
 BIN := $(VENV)/bin
-SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam
-ARCHITECTURE ?= arm64
-OVERRIDES = --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
-SOURCES := src local bench tests requirements
+WITH_SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
+SAM := $(WITH_SAM) $(SAM_VENV)/bin/sam
+SOURCES := src local operate bench tests requirements
 
 .DEFAULT_GOAL := help
 
@@ -65,11 +64,15 @@ event: ## Prints an event about an object: make event KEY=team/app/1.tar [BUCKET
 
 .PHONY: build
 build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
-	$(SAM) build $(OVERRIDES)
+	$(SAM) build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
 
 .PHONY: deploy
-deploy: build ## Builds and deploys: make deploy PARAMETERS="CreateRepositories=true"
-	$(SAM) deploy $(OVERRIDES)
+deploy: $(SAM_VENV)/ready ## Builds and deploys: make deploy PARAMETERS="RepositoryPrefix=mirror/" [STACK=…]
+	@$(WITH_SAM) $(SAM_VENV)/bin/python -m operate.deploy
+
+.PHONY: dead-letters
+dead-letters: $(SAM_VENV)/ready ## Lists dead letters: make dead-letters [STACK=…] [KEY='team/*'] [REDRIVE=1] [DELETE=1]
+	@$(SAM_VENV)/bin/python -m operate.dead_letters
 
 .PHONY: publish
 publish: artifacts build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket
