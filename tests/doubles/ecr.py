@@ -2,7 +2,18 @@
 
 The rules are those of the API reference. A part begins where the last one ended, and is as long as its offsets say.
 Parts but the last have a minimum size. A layer has the declared digest, and is not empty. An image's layers and
-children exist before the image. Where ECR may answer in several ways, options such as `missing_as` choose one.
+children exist before the image.
+
+Nobody has seen some of ECR's answers, so the double has modes: attributes that may be set at any time.
+
+    missing_as       how BatchCheckLayerAvailability lists a layer that is not there
+    receipts         what `lastByteReceived` says after success: the "part" just received; "stale", always the first
+                     part's end; or "relative", counted from the part's first byte
+    refusals         how the refusal of a part tells the position: in the "member" `lastValidByteReceived`; only in the
+                     message, which has the byte that is "expected first" or the one that was "sent first"; or "nowhere"
+    complete_seconds how long CompleteLayerUpload takes. Meanwhile the upload is gone and the layer is not there yet,
+                     even if the connection is cut
+    while_completing how another CompleteLayerUpload is refused meanwhile
 
 Over HTTP it also serves pulls like a registry, for skopeo.
 """
@@ -16,6 +27,7 @@ import json
 import re
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +92,16 @@ class Repository:
     immutable_tags: bool = False
 
 
+@dataclass(frozen=True)
+class Completion:
+    """A layer that is there from the time `ready` on."""
+
+    repository: Repository
+    digest: str
+    content: bytes | None
+    ready: float
+
+
 class EcrError(Exception):
     """An error of the service model, with its members."""
 
@@ -103,12 +125,22 @@ class EcrDouble:
         # A test's small part size lowers the minimum, too, or no part would be large enough.
         self.min_part_bytes = min(MIN_PART_BYTES, part_size) if min_part_bytes is None else min_part_bytes
         self.missing_as = missing_as
+        self.receipts: Literal["part", "stale", "relative"] = "part"
+        self.refusals: Literal["member", "expected first", "sent first", "nowhere"] = "member"
+        self.complete_seconds = 0.0
+        self.while_completing: Literal[
+            "UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"
+        ] = "UploadNotFoundException"
+        # A test without a network may let time pass by itself.
+        self.clock: Callable[[], float] = time.monotonic
+        self.sleep: Callable[[float], None] = time.sleep
         self.keep_content = keep_content
         self.repositories: dict[str, Repository] = {}
         self.uploads: dict[str, Upload] = {}
         self.calls: list[Call] = []
         self.faults = Faults()
         self.answered_digest: str | None = None
+        self._completing: dict[str, Completion] = {}
         self._lock = threading.Lock()
         self.url = ""
 
@@ -174,7 +206,7 @@ class EcrDouble:
             self.url = url
             yield self
         # The handler refers to the double, in a cycle. What the double holds may be large, so it is freed now.
-        for held in (self.repositories, self.uploads, self.calls):
+        for held in (self.repositories, self.uploads, self._completing, self.calls):
             held.clear()
 
     def attach(self, client: ECRClient) -> None:
@@ -195,6 +227,7 @@ class EcrDouble:
         """The HTTP status and the body, or `None` to cut the connection."""
         blob = base64.b64decode(members.pop("layerPartBlob", ""), validate=True)
         with self._lock:
+            self._finish_completions()
             self.calls.append(Call(operation, members))
             fault = self.faults.take(operation)
             if fault and not fault.after:
@@ -203,7 +236,13 @@ class EcrDouble:
                 answer = self._operations[operation](members, blob)
             except EcrError as error:
                 return 400, error.answer
-            return self._refuse(fault) if fault else (200, answer)
+            if fault:
+                return self._refuse(fault)
+        if operation == "CompleteLayerUpload" and self.complete_seconds:
+            self.sleep(self.complete_seconds)
+            with self._lock:
+                self._finish_completions()
+        return 200, answer
 
     def truncate_uploads(self, received: int) -> None:
         """Drops all bytes from `received` on from every upload in progress."""
@@ -238,6 +277,13 @@ class EcrDouble:
         if fault.code is None:
             return None
         return fault.status, {"__type": fault.code, "message": "a fault on demand", **fault.members}
+
+    def _finish_completions(self) -> None:
+        """Shows the layers that are complete by now."""
+        for upload_id, completion in list(self._completing.items()):
+            if self.clock() >= completion.ready:
+                completion.repository.layers[completion.digest] = completion.content
+                del self._completing[upload_id]
 
     def _repository(self, members: dict[str, Any]) -> Repository:
         name = members["repositoryName"]
@@ -282,20 +328,31 @@ class EcrDouble:
         if len(blob) > MAX_PART_BYTES or not blob:
             raise EcrError("InvalidParameterException", f"a part of {len(blob)} bytes")
         if first != upload.received or last - first + 1 != len(blob):
-            raise EcrError(
-                "InvalidLayerPartException",
-                f"part {first}-{last} of {len(blob)} bytes, where byte {upload.received} comes next",
-                uploadId=members["uploadId"],
-                lastValidByteReceived=upload.received - 1,
-            )
+            raise self._invalid_part(members, upload.received)
         upload.sha256.update(blob)
         upload.received += len(blob)
         upload.parts.append(len(blob))
         if self.keep_content:
             upload.content += blob
-        return {"uploadId": members["uploadId"], "lastByteReceived": last}
+        last_byte = {"part": last, "stale": upload.parts[0] - 1, "relative": last - first}[self.receipts]
+        return {"uploadId": members["uploadId"], "lastByteReceived": last_byte}
+
+    def _invalid_part(self, members: dict[str, Any], expected: int) -> EcrError:
+        code, upload_id, sent = "InvalidLayerPartException", members["uploadId"], members["partFirstByte"]
+        match self.refusals:
+            case "nowhere":
+                return EcrError(code, "The layer part is invalid", uploadId=upload_id)
+            case "expected first":
+                message = f"First byte of the layer part is {expected} instead of {sent}"
+                return EcrError(code, message, uploadId=upload_id)
+            case _:
+                message = f"First byte of the layer part is {sent} instead of {expected}"
+                told = {"lastValidByteReceived": expected - 1} if self.refusals == "member" else {}
+                return EcrError(code, message, uploadId=upload_id, **told)
 
     def _complete(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        if members["uploadId"] in self._completing:
+            raise EcrError(self.while_completing, "The upload is being completed")
         upload = self._upload(members)
         repository = self._repository(members)
         digests = members["layerDigests"]
@@ -308,8 +365,11 @@ class EcrDouble:
             raise EcrError("InvalidLayerException", f"The layer has the digest {found}, not {digests}")
         if found in repository.layers:
             raise EcrError("LayerAlreadyExistsException", f"The layer {found} exists already")
-        repository.layers[found] = bytes(upload.content) if self.keep_content else None
+        content = bytes(upload.content) if self.keep_content else None
         del self.uploads[members["uploadId"]]
+        ready = self.clock() + self.complete_seconds
+        self._completing[members["uploadId"]] = Completion(repository, found, content, ready)
+        self._finish_completions()
         return {"uploadId": members["uploadId"], "layerDigest": self.answered_digest or found}
 
     def _create_repository(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:

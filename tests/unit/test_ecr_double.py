@@ -89,6 +89,65 @@ def test_an_upload_belongs_to_its_repository(ecr: EcrDouble, upload: str) -> Non
     )
 
 
+@pytest.mark.parametrize(("receipts", "last_bytes"), [("part", [3, 7]), ("stale", [3, 3]), ("relative", [3, 3])])
+def test_a_receipt_may_say_something_else_than_where_the_upload_stands(
+    ecr: EcrDouble, upload: str, receipts: Any, last_bytes: list[int]
+) -> None:
+    ecr.receipts = receipts
+    answers = [succeed(ecr, "UploadLayerPart", **part(upload, first, BODY[first : first + 4])) for first in (0, 4)]
+    assert [answer["lastByteReceived"] for answer in answers] == last_bytes
+
+
+@pytest.mark.parametrize(
+    ("refusals", "message"),
+    [
+        ("expected first", "First byte of the layer part is 4 instead of 0"),
+        ("sent first", "First byte of the layer part is 0 instead of 4"),
+        ("nowhere", "The layer part is invalid"),
+    ],
+)
+def test_a_refusal_may_tell_the_position_in_its_message_or_nowhere(
+    ecr: EcrDouble, upload: str, refusals: Any, message: str
+) -> None:
+    ecr.refusals = refusals
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, b"0123"))
+    _, answer = call(ecr, "UploadLayerPart", **part(upload, 0, b"0123"))
+    assert answer == {"__type": "InvalidLayerPartException", "message": message, "uploadId": upload}
+
+
+def test_while_a_layer_is_completed_its_upload_is_gone_and_the_layer_is_not_there_yet(
+    ecr: EcrDouble, upload: str
+) -> None:
+    now = 0.0
+    ecr.clock, ecr.sleep, ecr.complete_seconds = lambda: now, lambda _: None, 10
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, BODY))
+    completion = {"uploadId": upload, "layerDigests": [DIGEST]}
+    assert succeed(ecr, "CompleteLayerUpload", **completion)["layerDigest"] == DIGEST
+
+    assert refused(ecr, "UploadLayerPart", **part(upload, 8, BODY)) == "UploadNotFoundException"
+    for code in ("UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"):
+        ecr.while_completing = code
+        assert refused(ecr, "CompleteLayerUpload", **completion) == code
+    assert succeed(ecr, "BatchCheckLayerAvailability", layerDigests=[DIGEST])["layers"] == []
+    now = 10
+    [found] = succeed(ecr, "BatchCheckLayerAvailability", layerDigests=[DIGEST])["layers"]
+    assert found["layerAvailability"] == "AVAILABLE"
+    assert refused(ecr, "CompleteLayerUpload", **completion) == "UploadNotFoundException"
+
+
+def test_the_answer_to_a_slow_completion_comes_when_the_layer_is_there(ecr: EcrDouble, upload: str) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    ecr.clock, ecr.sleep, ecr.complete_seconds = lambda: now, sleep, 10
+    succeed(ecr, "UploadLayerPart", **part(upload, 0, BODY))
+    succeed(ecr, "CompleteLayerUpload", uploadId=upload, layerDigests=[DIGEST])
+    assert (now, ecr.content_of("app", DIGEST)) == (10, BODY)
+
+
 def test_an_image_needs_its_layers_and_children_first(ecr: EcrDouble) -> None:
     config, layer = {"digest": "sha256:c"}, {"digest": DIGEST}
     schema = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
