@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -89,8 +89,12 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
             s3.faults.add("BreakBody", Fault(), nth=nth, times=times)
         case "another size":
             s3.objects[key] = Stored(Pattern(SIZE + 1), stored.etag)
-        case "ECR lost bytes":
+        case "stale receipts" | "relative receipts":
+            ecr.receipts = "stale" if reaction.answer.startswith("stale") else "relative"
+        case lost if lost.startswith("ECR lost bytes"):
             ecr.min_part_bytes = 1
+            told = lost.removeprefix("ECR lost bytes").removeprefix(", ").removeprefix("position ")
+            ecr.refusals = cast("Any", told or "member")
             gremlin.meddle(reaction.call, lambda: ecr.truncate_uploads(PART // 2), nth=nth, times=times)
         case "RepositoryAlreadyExistsException":
             gremlin.meddle(reaction.call, lambda: ecr.create("new"))
@@ -135,7 +139,7 @@ def test_every_answer_has_its_documented_reaction(
     assert list(strict_ecr.repositories[repository].layers) == [content.digest]
     if not reaction.anew and outcome not in ("TransferCorrupted", "DigestMismatch", "UploadLost"):
         # While a fault lasts, the SDK sends a part four times. The next delivery may send one to learn ECR's position.
-        more = 4 if lasting else 1.5 if reaction.answer == "ECR lost bytes" else 1
+        more = 4 if lasting else 1.5 if reaction.answer.startswith("ECR lost bytes") else 1
         assert strict_ecr.bytes_received <= SIZE + more * PART
 
 

@@ -6,6 +6,7 @@ Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's serv
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _KMS = "The repository's KMS key could not be used: allow the function's role to
 _CODES: Codes = {
     "RepositoryNotFoundException": (RepositoryMissing, _MISSING),
     "UploadNotFoundException": (UploadLost, ""),
+    # ECR stands elsewhere in the upload, and does not say where.
+    "InvalidLayerPartException": (UploadLost, ""),
     "InvalidLayerException": (DigestMismatch, _MISMATCH),
     # ECR has lost parts that it had accepted. That is the upload's fault, not the object's.
     "EmptyUploadException": (UploadLost, ""),
@@ -157,9 +160,10 @@ class Registry:
     def upload_part(self, upload: LayerUpload, part: LayerPart) -> PartReceipt:
         """UploadLayerPart, for a part of this upload that has been written in full. Returns what ECR holds now.
 
-        A part that is not the next one is no error here: ECR says where it stands, and the caller resumes there. A part
-        that landed although its answer was lost is reported in the same way.
-        Raises `UploadLost` when ECR no longer knows the upload.
+        A part that ECR takes is the last of what it holds: the `lastByteReceived` of a success has been seen to stay at
+        the first part's end. A part that is not the next one is no error here: ECR says where it stands, and the caller
+        resumes there. A part that landed although its answer was lost is reported in the same way.
+        Raises `UploadLost` when ECR no longer knows the upload, or does not say where it stands.
         """
         with _calling("UploadLayerPart", upload.repository):
             try:
@@ -167,14 +171,14 @@ class Registry:
                     **part.members,
                     layerPartBlob=cast("Any", part),
                 )
-                last_byte, sent_before = answer["lastByteReceived"], False
+                expected, sent_before = part.end, False
             except ClientError as error:
                 answer = cast("Mapping[str, Any]", error.response)  # has the modelled exception's members
-                if answer["Error"]["Code"] != "InvalidLayerPartException" or "lastValidByteReceived" not in answer:
+                told = _expected_byte(answer, part.first_byte)
+                if told is None:
                     raise
-                last_byte = answer["lastValidByteReceived"]
-                sent_before = last_byte >= part.end - 1
-        return PartReceipt(last_byte, max(answer["ResponseMetadata"]["RetryAttempts"], sent_before))
+                expected, sent_before = told, told >= part.end
+        return PartReceipt(expected - 1, max(answer["ResponseMetadata"]["RetryAttempts"], sent_before))
 
     def complete(self, upload: LayerUpload, digest: str) -> str:
         """CompleteLayerUpload. Returns the layer's digest as ECR has computed it.
@@ -254,6 +258,21 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     waiting = iter(items)
     while batch := list(itertools.islice(waiting, _BATCH)):
         yield batch
+
+
+def _expected_byte(refusal: Mapping[str, Any], sent: int) -> int | None:
+    """The byte that ECR expects instead of the one that was `sent` first, or `None` if the refusal does not tell."""
+    if refusal["Error"]["Code"] != "InvalidLayerPartException":
+        return None
+    if "lastValidByteReceived" in refusal:
+        return int(refusal["lastValidByteReceived"]) + 1
+    # "First byte of the layer part is 10485760 instead of 20971520". Reports differ on which of the two was sent.
+    named = re.search(r"(\d+) instead of (\d+)", refusal["Error"].get("Message", ""))
+    if not named:
+        return None
+    one, other = int(named[1]), int(named[2])
+    expected = {one: other, other: one}.get(sent)
+    return None if expected == sent else expected
 
 
 def _calling(operation: str, repository: str) -> AbstractContextManager[None]:

@@ -47,13 +47,14 @@ class Position:
     def move_to(self, expected: int) -> bool:
         """Takes the byte that ECR expects next. Says whether this makes sense.
 
-        It does not if ECR claims to have bytes that were never sent, or gets no further again and again.
+        It does not if ECR claims to have bytes that were never sent, or fewer than none, or gets no further again and
+        again.
         """
         if expected > self._confirmed:
             self._stalls = 0
         elif expected <= self.next_byte:
             self._stalls += 1
-        if self._stalls > _MAX_STALLS or expected > self._sent:
+        if self._stalls > _MAX_STALLS or not 0 <= expected <= self._sent:
             return False
         self.next_byte = expected
         self._confirmed = max(self._confirmed, expected)

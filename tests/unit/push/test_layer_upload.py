@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 BODY = b"0123456789"
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 OTHER_DIGEST = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
-
+LONG = bytes(range(40))  # ten parts
+LONG_DIGEST = f"sha256:{hashlib.sha256(LONG).hexdigest()}"
 
 MIB = 1024 * 1024
 
@@ -267,11 +268,85 @@ def test_an_upload_starts_again_if_ecr_claims_bytes_that_were_never_sent(registr
     assert ecr.content_of("app", DIGEST) == BODY
 
 
-def test_a_refused_part_without_a_position_is_retried_later(registry: Registry, ecr: EcrDouble) -> None:
-    ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException"))
+@pytest.mark.parametrize("receipts", ["stale", "relative"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_receipt_does_not_move_an_upload_whatever_it_says(
+    known: bool, receipts: Any, registry: Registry, ecr: EcrDouble
+) -> None:
+    ecr.receipts = receipts
+    source, invocations = blob(LONG), [OwnLease(), half_sent(registry, LONG)]
+    for lease, first_part in zip(invocations, (0, 20), strict=True):
+        ecr.calls.clear()
+        source.reads.clear()
+        put(registry, source, LONG_DIGEST if known else None, lease=lease)
 
-    with pytest.raises(ServiceUnavailable, match="InvalidLayerPartException"):
-        put(registry, blob(), None)
+        assert ecr.spans == [(first, first + 3) for first in range(first_part, 40, 4)]
+        assert sorted(source.reads) == [(first, 4) for first in range(first_part if known else 0, 40, 4)]
+        assert ecr.repositories["app"].layers.pop(LONG_DIGEST) == LONG
+
+
+@pytest.mark.parametrize("refusals", ["expected first", "sent first"])
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_a_refusals_message_tells_the_position_too(
+    refusals: Any, digest: str | None, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr.refusals, ecr.min_part_bytes = refusals, 1
+    lease = half_sent(registry, LONG, saved=4)
+    ecr.faults.add("UploadLayerPart", Fault(after=True), nth=2)  # the part at 20, after the refused one
+    before_part(registry, monkeypatch, 32, lambda: ecr.truncate_uploads(30))
+    ecr.calls.clear()
+
+    assert put(registry, blob(LONG), digest, lease=lease) == LONG_DIGEST
+    assert ecr.spans == [(4, 7), (20, 23), (20, 23), (24, 27), (28, 31), (32, 35), (30, 33), (34, 37), (38, 39)]
+    assert "InitiateLayerUpload" not in ecr.operations
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_upload_whose_position_ecr_does_not_tell_starts_again(
+    resumed: bool, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr.refusals = "nowhere"
+    lease = half_sent(registry, LONG, saved=16) if resumed else OwnLease()
+    if not resumed:
+        before_part(registry, monkeypatch, 16, lambda: ecr.truncate_uploads(8))
+    ecr.calls.clear()
+
+    assert put(registry, blob(LONG), LONG_DIGEST, lease=lease) == LONG_DIGEST
+    assert ecr.spans[-10:] == [(first, first + 3) for first in range(0, 40, 4)]
+    assert ecr.spans[-11] == (16, 19)
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_layer_whose_parts_are_refused_without_a_position_starts_three_times(
+    resumed: bool, registry: Registry, ecr: EcrDouble
+) -> None:
+    lease = half_sent(registry, LONG) if resumed else OwnLease()
+    ecr.calls.clear()
+    ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException"), times=99)
+
+    with pytest.raises(UploadLost, match="InvalidLayerPartException"):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease)
+    assert ecr.spans == ([(20, 23), (0, 3), (0, 3)] if resumed else [(0, 3)] * 3)
+    assert lease.progress is None  # so the next delivery does not start with what has failed
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "First byte of the layer part is 4 instead of 9",  # only 8 were sent
+        "First byte of the layer part is 40000 instead of 4",
+        "First byte of the layer part is 4 instead of 4",
+        "First byte of the layer part is 0 instead of 8",  # not the part that was sent
+        "First byte of the layer part is invalid",
+    ],
+)
+def test_a_message_that_makes_no_sense_is_no_position(message: str, registry: Registry, ecr: EcrDouble) -> None:
+    ecr.faults.add("UploadLayerPart", Fault("InvalidLayerPartException", members={"message": message}), nth=2)
+
+    assert put(registry, blob(), DIGEST) == DIGEST
+    assert ecr.spans == [(0, 3), (4, 7), (0, 3), (4, 7), (8, 9)]
 
 
 def test_an_empty_blob_is_rejected_before_any_call(registry: Registry, ecr: EcrDouble) -> None:
@@ -354,10 +429,6 @@ def test_the_number_of_parts_in_memory_depends_on_the_functions_memory(
     with pytest.raises(KeyboardInterrupt):
         put(registry, blob(), None, memory=memory * MIB)
     assert limits == [most]
-
-
-LONG = bytes(range(40))  # ten parts
-LONG_DIGEST = f"sha256:{hashlib.sha256(LONG).hexdigest()}"
 
 
 @pytest.mark.parametrize("digest", [None, LONG_DIGEST])

@@ -53,6 +53,13 @@ def test_earlier_invocations_may_have_sent_any_part_of_a_resumed_upload(position
     assert send(position, expected=40)
 
 
+@pytest.mark.parametrize("expected", [-1, 41])
+def test_ecr_expects_a_byte_of_the_layer_also_in_a_resumed_upload(position: Position, expected: int) -> None:
+    position.resume(8)
+
+    assert not send(position, expected)
+
+
 def test_a_new_upload_forgets_what_was_sent_in_the_last_one(position: Position) -> None:
     position.resume(8)
     position.start()
