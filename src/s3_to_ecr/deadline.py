@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import sleep
 from typing import TYPE_CHECKING
 
 from s3_to_ecr.errors import OutOfTime
@@ -43,6 +44,11 @@ class Deadline:
         left = self.seconds_left()
         if left < seconds + RESERVE_SECONDS:
             raise OutOfTime(f"the invocation has {left:.1f} s left, too few for {doing}. The next one resumes.")
+
+    def pause(self, seconds: float, doing: str) -> None:
+        """Lets so much time pass while `doing` something. Raises `OutOfTime` if it is not there."""
+        self.require(doing, seconds)
+        sleep(seconds)
 
     def pace(self, step: str) -> Pace:
         """The pace of equal steps. Steps of one name count together, whichever object they belong to."""

@@ -133,7 +133,7 @@ class EcrDouble:
         ] = "UploadNotFoundException"
         # A test without a network may let time pass by itself.
         self.clock: Callable[[], float] = time.monotonic
-        self.sleep: Callable[[float], None] = time.sleep
+        self.sleep: Callable[[float], object] = time.sleep
         self.keep_content = keep_content
         self.repositories: dict[str, Repository] = {}
         self.uploads: dict[str, Upload] = {}

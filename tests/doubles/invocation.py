@@ -11,6 +11,7 @@ from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import LayerUpload, PartReceipt, Registry
 from s3_to_ecr.ecr.layer_part import LayerPart
 from s3_to_ecr.state.leases import Lease, Progress
+from tests.doubles.ecr import EcrDouble
 
 
 class OwnLease(Lease):
@@ -48,6 +49,13 @@ def let_parts_take(patch: pytest.MonkeyPatch, invocation: Hourglass, seconds: fl
         return upload_part(registry, upload, part)
 
     patch.setattr(Registry, "upload_part", slow)
+
+
+def let_pauses_pass(patch: pytest.MonkeyPatch, ecr: EcrDouble, invocation: Hourglass | None = None) -> None:
+    """Makes pauses, and what ECR takes to complete a layer, take the invocation's time, and none of the test's."""
+    hourglass = invocation or Hourglass()
+    patch.setattr("s3_to_ecr.deadline.sleep", hourglass.pass_by)
+    ecr.clock, ecr.sleep = lambda: -hourglass.seconds, hourglass.pass_by
 
 
 def deadline_of(invocation: Invocation) -> Deadline:

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, SMALL_PART
 from tests.doubles.ecr import EcrDouble, Image
 from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
+from tests.doubles.invocation import let_pauses_pass
 from tests.doubles.layouts import assert_pullable, put_all
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.server import Fault
@@ -91,6 +92,9 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
             s3.objects[key] = Stored(Pattern(SIZE + 1), stored.etag)
         case "stale receipts" | "relative receipts":
             ecr.receipts = "stale" if reaction.answer.startswith("stale") else "relative"
+        case completing if completing.endswith(" while completing"):
+            ecr.complete_seconds, ecr.while_completing = 30, cast("Any", completing.partition(" ")[0])
+            ecr.faults.add("CompleteLayerUpload", Fault(after=True))
         case lost if lost.startswith("ECR lost bytes"):
             ecr.min_part_bytes = 1
             told = lost.removeprefix("ECR lost bytes").removeprefix(", ").removeprefix("position ")
@@ -108,11 +112,18 @@ def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("reaction", [reaction for reaction in reactions() if not reaction.of_image], ids=str)
 def test_every_answer_has_its_documented_reaction(
-    reaction: Reaction, lasting: bool, handler: Function, gremlin: Gremlin, s3_double: S3Double, strict_ecr: EcrDouble
+    reaction: Reaction,
+    lasting: bool,
+    handler: Function,
+    gremlin: Gremlin,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = Pattern(SIZE)
     stored = Stored(content)
     repository = "app"
+    let_pauses_pass(monkeypatch, strict_ecr)
     if reaction.call == "ecr:CreateRepository":
         repository = "new"
         handler.configure(create_repositories=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from botocore.exceptions import ClientError
 
 from s3_to_ecr.aws.sdk_errors import Codes, translated
+from s3_to_ecr.ecr.completion import COMPLETION_HANDLERS
 from s3_to_ecr.ecr.layer_part import PART_HANDLERS, LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
@@ -30,6 +31,8 @@ from s3_to_ecr.telemetry.logs import logger
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
+
+    from s3_to_ecr.deadline import Deadline
 
 T = TypeVar("T")
 LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
@@ -62,6 +65,9 @@ _CODES: Codes = {
     "LayersNotFoundException": (BlobsMissing, _CLEANED_UP),
     "ReferencedImagesNotFoundException": (BlobsMissing, _CLEANED_UP),
 }
+
+# How CompleteLayerUpload may be answered when the layer has been completed already, or is being completed just now.
+_COMPLETED_BEFORE = {"UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"}
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,12 @@ class Registry:
     def __init__(
         self, client: ECRClient, registry_id: str | None = None, *, creates_repositories: bool = False
     ) -> None:
-        """The `client` becomes the registry's own, because it no longer serialises UploadLayerPart itself."""
+        """The `client` becomes the registry's own, because the handlers change two of its calls."""
         self._client = client
         self._id = registry_id
         self._members: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
         self._creates_repositories = creates_repositories
-        for event, handler in PART_HANDLERS.items():
+        for event, handler in (PART_HANDLERS | COMPLETION_HANDLERS).items():
             client.meta.events.register(event, handler, unique_id=event)
 
     def scope(self, repository: str) -> tuple[str | None, str]:
@@ -180,11 +186,14 @@ class Registry:
                 expected, sent_before = told, told >= part.end
         return PartReceipt(expected - 1, max(answer["ResponseMetadata"]["RetryAttempts"], sent_before))
 
-    def complete(self, upload: LayerUpload, digest: str) -> str:
-        """CompleteLayerUpload. Returns the layer's digest as ECR has computed it.
+    def complete(self, upload: LayerUpload, digest: str, deadline: Deadline, *, again: bool = False) -> str | None:
+        """CompleteLayerUpload, which may take until the `deadline`. Returns the layer's digest as ECR has computed it.
 
         A layer that exists already is success, because layers are named by their content. Raises `DigestMismatch` when
         the parts do not have the `digest`, and `UploadLost` when ECR no longer knows the upload.
+
+        Such an answer means little to a call that is made `again`, by the SDK or by another invocation: ECR may still
+        be completing the layer for the first one. Then `None` is returned, and the layer's availability tells.
         """
         with _calling("CompleteLayerUpload", upload.repository):
             try:
@@ -193,9 +202,13 @@ class Registry:
                     uploadId=upload.upload_id,
                     layerDigests=[digest],
                     **self._members,
+                    **cast("Any", {"deadline": deadline}),
                 )
             except ClientError as error:
-                if error.response["Error"]["Code"] != "LayerAlreadyExistsException":
+                code = error.response["Error"]["Code"]
+                if code in _COMPLETED_BEFORE and (again or error.response["ResponseMetadata"]["RetryAttempts"]):
+                    return None
+                if code != "LayerAlreadyExistsException":
                     raise
                 return digest
         return answer["layerDigest"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pybase64
@@ -100,7 +100,7 @@ def _send_part_as_it_is(params: dict[str, Any], context: dict[str, Any], **_: ob
     params["body"] = part.body
 
 
-PART_HANDLERS = {
+PART_HANDLERS: dict[str, Callable[..., None]] = {
     "before-parameter-build.ecr.UploadLayerPart": _set_part_aside,
     "before-call.ecr.UploadLayerPart": _send_part_as_it_is,
 }

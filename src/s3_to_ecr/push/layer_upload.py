@@ -25,6 +25,12 @@ _LOGGED_PERCENT = 10
 # What completing a large layer may take. Nobody has published how long ECR needs to verify one.
 _COMPLETING_SECONDS = 5
 
+# How long to look for a layer that an earlier call may have completed, before it is sent again. That is dear, and the
+# time that ECR takes may depend on the layer's size.
+_VISIBLE_SECONDS = 30
+_COMPLETED_BYTES_A_SECOND = 100_000_000
+_POLL_SECONDS = 2
+
 _ZOT = (
     " If the registry zot wrote it, it is a deduplicated blob, and its bytes are in another repository's folder. Set "
     '"dedupe": false in zot\'s storage and restart it: it then writes them here.'
@@ -74,7 +80,7 @@ class LayerUploader:
                 layer.finish_parts(str(running_digest) if running_digest else None)
                 # Defer completion only if this invocation sent something: then the next one will have the time.
                 self._deadline.require("completing the layer", _COMPLETING_SECONDS if layer.has_advanced else 0)
-                return layer.complete()
+                return layer.complete(self._deadline) or self._await_completion(layer)
             except UploadLost as error:
                 # Earlier the layer may have been completed and only the answer lost, or another invocation did it.
                 if layer.is_available():
@@ -84,6 +90,26 @@ class LayerUploader:
                     raise
                 lease.save()  # fails if another invocation now holds the lease
                 logger.warning("The upload is lost, starting the layer again", reason=error.reason)
+
+    def _await_completion(self, layer: _Layer) -> str:
+        """Waits until ECR shows the layer, which an earlier call may have completed. Returns the layer's digest.
+
+        Raises `UploadLost` if it does not, and `OutOfTime` to leave the wait to the next invocation.
+        """
+        logger.info("Waiting for ECR to complete the layer")
+        patience = _VISIBLE_SECONDS + layer.position.size / _COMPLETED_BYTES_A_SECOND
+        if not layer.has_advanced:
+            # The next invocation would have no more time for it. Half of this one's is left to start again.
+            patience = min(patience, self._deadline.seconds_to_spare() / 2)
+        last = self._deadline.seconds_left() - patience
+        while not layer.is_available():
+            if self._deadline.seconds_left() <= last:
+                raise UploadLost(
+                    f"ECR did not show {layer.digest} within {patience:.0f} s after an earlier call to complete it."
+                )
+            self._deadline.pause(_POLL_SECONDS, "ECR to complete the layer")
+            layer.renew_lease()
+        return str(layer.digest)
 
     def _send_parts(self, layer: _Layer, blob: Blob, running_digest: RunningDigest | None, memory: int) -> None:
         """Sends all of the blob that ECR does not have yet, reading parts ahead as far as there is memory."""
@@ -141,7 +167,7 @@ class _Layer:
         self._repository = repository
         self._lease = lease
         self._outcomes = outcomes
-        self._resumed = False
+        self._resumed = self._was_all_sent = False
         self._computes_digest = digest is None
         progress = lease.progress
         # An earlier invocation may have got so far as to compute an unknown digest.
@@ -153,6 +179,8 @@ class _Layer:
         """Takes up the upload recorded in the lease. `False` if there is none."""
         progress = self._lease.progress
         self._resumed = progress is not None
+        # Then whoever sent the last part may have completed the upload, too.
+        self._was_all_sent = progress is not None and progress.position == self.position.size
         if progress is None:
             return False
         self.position.resume(progress.position)
@@ -208,11 +236,14 @@ class _Layer:
         self._note_progress()
         self._save_progress()
 
-    def complete(self) -> str:
-        """CompleteLayerUpload. Returns the layer's digest, which ECR has verified."""
+    def complete(self, deadline: Deadline) -> str | None:
+        """CompleteLayerUpload. Returns the layer's digest, which ECR has verified.
+
+        `None` if the layer may have been completed before, so that ECR's answer means nothing.
+        """
         digest = str(self.digest)
         try:
-            found = self._registry.complete(self.upload, digest)
+            found = self._registry.complete(self.upload, digest, deadline, again=self._was_all_sent)
         except DigestMismatch as error:
             if self._resumed:
                 # The earlier parts may belong to another object, which did not have the digest that its key named.
@@ -223,11 +254,11 @@ class _Layer:
             raise TransferCorrupted(
                 f"ECR refused {digest}, the digest of the bytes that were read: they changed on the way."
             ) from error
-        if found != digest:
+        if found not in (digest, None):
             self._lease.progress = None
             kind = TransferCorrupted if self._computes_digest else DigestMismatch
             raise kind(f"ECR found the digest {found} where {digest} was expected.")
-        return digest
+        return found
 
     def is_available(self) -> bool:
         """Whether ECR has the layer after all. Without a known digest nobody can tell."""

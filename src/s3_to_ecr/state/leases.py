@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
 # Longer than a part with one timeout of the SDK (60 s) can take after a renewal was last due. Shorter than the time
-# after which Lambda retries a failed asynchronous invocation for the last time (1 and 2 minutes later).
+# after which Lambda retries a failed asynchronous invocation for the last time (1 and 2 minutes later). ECR may take
+# longer to complete a layer. Whoever takes the lease then finds all parts sent, and waits for the same layer.
 LEASE_SECONDS = 120
 _RENEWED_AFTER_SECONDS = LEASE_SECONDS / 3
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 from unittest.mock import ANY
@@ -14,15 +14,19 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
+from botocore.config import Config
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local.invocation import Invocation
+from s3_to_ecr.deadline import RESERVE_SECONDS
 from s3_to_ecr.ecr.api import ImagesFound, LayerUpload, PartReceipt, Registry
 from s3_to_ecr.ecr.layer_part import LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
     DigestMismatch,
+    OutOfTime,
     RepositoryMissing,
     RequestRefused,
     S3ToEcrError,
@@ -30,6 +34,7 @@ from s3_to_ecr.errors import (
     UploadLost,
 )
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.invocation import deadline_of
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -64,7 +69,7 @@ def test_every_error_code_maps_to_its_exception(
     ecr.faults.add("CompleteLayerUpload", fault, times=2)
 
     with pytest.raises(error, match=r"^CompleteLayerUpload for ECR repository app failed"):
-        Registry(ecr_client).complete(UPLOAD, DIGEST)
+        Registry(ecr_client).complete(UPLOAD, DIGEST, deadline_of(Invocation()))
 
 
 def test_the_sdk_retries_a_throttled_call(ecr: EcrDouble, ecr_client: ECRClient) -> None:
@@ -363,7 +368,7 @@ def test_layers_are_uploaded_in_parallel(strict_ecr: EcrDouble) -> None:
             part = written(registry, upload, first, layers[number][first : first + 1000])
             assert registry.upload_part(upload, part).last_byte == first + 999
         digest = f"sha256:{hashlib.sha256(layers[number]).hexdigest()}"
-        digests[number] = registry.complete(upload, digest)
+        digests[number] = registry.complete(upload, digest, deadline_of(Invocation()))
 
     threads = [threading.Thread(target=put, args=(number,)) for number in range(len(layers))]
     for thread in threads:
@@ -373,3 +378,41 @@ def test_layers_are_uploaded_in_parallel(strict_ecr: EcrDouble) -> None:
     client.close()
 
     assert [strict_ecr.content_of("app", digest) for digest in digests] == layers
+
+
+@pytest.fixture
+def completing(strict_ecr: EcrDouble) -> Iterator[Callable[[Invocation], Any]]:
+    """Completes an upload, through a client that waits 1 s for the answers to its other calls."""
+    config = Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=1)
+    client = boto3.client("ecr", endpoint_url=strict_ecr.url, config=config)
+    registry = Registry(client)
+
+    def complete(invocation: Invocation) -> str | None:
+        upload = registry.initiate("app")
+        registry.upload_part(upload, written(registry, upload, 0, CONTENT))
+        return registry.complete(upload, DIGEST_OF_CONTENT, deadline_of(invocation))
+
+    yield complete
+    client.close()
+
+
+def test_completing_a_layer_may_take_longer_than_other_calls(
+    strict_ecr: EcrDouble, completing: Callable[[Invocation], Any]
+) -> None:
+    strict_ecr.complete_seconds = 1.3
+
+    assert completing(Invocation()) == DIGEST_OF_CONTENT
+    assert strict_ecr.operations.count("CompleteLayerUpload") == 1
+
+
+def test_completing_a_layer_ends_before_the_invocation(
+    strict_ecr: EcrDouble, completing: Callable[[Invocation], Any]
+) -> None:
+    ended, invocation = threading.Event(), Invocation(seconds=RESERVE_SECONDS + 1)
+    strict_ecr.complete_seconds, strict_ecr.sleep = 60, ended.wait
+
+    with pytest.raises(OutOfTime, match="completing the layer"):
+        completing(invocation)
+    ended.set()
+    assert strict_ecr.operations.count("CompleteLayerUpload") == 1
+    assert invocation.get_remaining_time_in_millis() > 0

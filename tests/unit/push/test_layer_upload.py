@@ -30,7 +30,7 @@ from s3_to_ecr.state.leases import Lease, Progress
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.blobs import MemoryBlob
 from tests.doubles.ecr import EcrDouble
-from tests.doubles.invocation import Hourglass, OwnLease, deadline_of, let_parts_take
+from tests.doubles.invocation import Hourglass, OwnLease, deadline_of, let_parts_take, let_pauses_pass
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -810,3 +810,120 @@ def test_an_archived_layer_is_uploaded_again(registry: Registry, ecr: EcrDouble)
 
     put(registry, blob(LONG), LONG_DIGEST, lease=lease)
     assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+
+
+def patient(monkeypatch: pytest.MonkeyPatch, ecr: EcrDouble, seconds: float = 900) -> Hourglass:
+    """An invocation whose pauses take no time of the test's, with an ECR in the same time."""
+    invocation = Hourglass(seconds)
+    let_pauses_pass(monkeypatch, ecr, invocation)
+    return invocation
+
+
+ANSWERS_WHILE_COMPLETING = ["UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"]
+
+
+@pytest.mark.parametrize("answer", ANSWERS_WHILE_COMPLETING)
+@pytest.mark.parametrize("digest", [None, LONG_DIGEST])
+def test_a_call_that_breaks_off_while_ecr_completes_the_layer_is_waited_for(
+    answer: Any, digest: str | None, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invocation = patient(monkeypatch, ecr)
+    ecr.complete_seconds, ecr.while_completing = 25, answer
+    ecr.faults.add("CompleteLayerUpload", Fault(after=True))
+
+    assert put(registry, blob(LONG), digest, invocation=invocation) == LONG_DIGEST
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+    assert len(ecr.spans) == 10
+    assert ecr.operations.count("CompleteLayerUpload") == 2
+    assert 25 <= 900 - invocation.seconds < 30
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+
+
+@pytest.mark.parametrize("answer", ANSWERS_WHILE_COMPLETING)
+def test_the_next_invocation_waits_for_a_layer_that_ecr_is_completing(
+    answer: Any, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invocation, lease, outcomes = patient(monkeypatch, ecr, 20), OwnLease(), Outcomes()
+    ecr.complete_seconds, ecr.while_completing = 25, answer
+    ecr.faults.add("CompleteLayerUpload", Fault(after=True))
+    with pytest.raises(OutOfTime, match="ECR to complete the layer"):
+        put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation, outcomes=outcomes)
+    assert invocation.seconds >= 2
+    assert outcomes.progressed  # the next invocation comes at once
+
+    invocation.seconds += 100
+    monkeypatch.setattr(ecr, "clock", lambda: 80 - invocation.seconds)
+    put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+    assert len(ecr.spans) == 10
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+
+
+@pytest.mark.parametrize("seconds", [900, 30])
+def test_a_layer_that_does_not_appear_is_sent_again_in_the_same_invocation(
+    seconds: float, registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the invocations are, they do not only wait, one after the other."""
+    lease = half_sent(registry, LONG + LONG)  # all of it
+    ecr.forget_uploads()
+    ecr.calls.clear()
+    invocation = patient(monkeypatch, ecr, seconds)
+
+    assert put(registry, blob(LONG), LONG_DIGEST, lease=lease, invocation=invocation) == LONG_DIGEST
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 1
+    assert ecr.content_of("app", LONG_DIGEST) == LONG
+    assert seconds - invocation.seconds == pytest.approx(min(30, (seconds - 2) / 2), abs=2)
+
+
+def test_the_wait_for_a_layer_grows_with_its_size(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib = 1024 * MIB
+    ecr.part_size = 20 * MIB
+    upload = registry.initiate("app")
+    lease = OwnLease(Progress(upload.upload_id, ecr.part_size, 10 * gib))
+    invocation = patient(monkeypatch, ecr, 1000)
+
+    ecr.forget_uploads()
+    ecr.faults.add("InitiateLayerUpload", Fault("AccessDeniedException"))
+    with pytest.raises(AccessDenied):
+        put(registry, blob(size=10 * gib), LONG_DIGEST, lease=lease, invocation=invocation)
+    assert 1000 - invocation.seconds == pytest.approx(30 + 10 * gib / 100_000_000, abs=2)
+
+
+@pytest.mark.parametrize(("digest", "error"), [(OTHER_DIGEST, DigestMismatch), (None, TransferCorrupted)])
+def test_only_the_first_completion_of_an_upload_tells_of_a_wrong_digest(
+    digest: str | None,
+    error: type[Exception],
+    registry: Registry,
+    ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one that the SDK sends again nobody knows what the first call has done. So the layer starts again."""
+    monkeypatch.setattr("s3_to_ecr.push.read_ahead.RunningDigest.__str__", lambda _: OTHER_DIGEST)
+    invocation = patient(monkeypatch, ecr)
+    ecr.faults.add("CompleteLayerUpload", Fault())  # cut before it has an effect
+
+    with pytest.raises(error):
+        put(registry, blob(), digest, invocation=invocation)
+    assert len(ecr.calls_of("InitiateLayerUpload")) == 2
+    assert ecr.operations[-1] == "CompleteLayerUpload"
+
+    ecr.calls.clear()
+    before = invocation.seconds
+    with pytest.raises(error):
+        put(registry, blob(), digest, invocation=invocation)
+    assert ecr.operations == ["InitiateLayerUpload", *["UploadLayerPart"] * 3, "CompleteLayerUpload"]
+    assert invocation.seconds == before
+
+
+def test_the_lease_is_renewed_while_ecr_completes_the_layer(
+    registry: Registry, ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, renewals = OwnLease(), []
+    monkeypatch.setattr(lease, "renew", lambda: renewals.append(lease.progress and lease.progress.position))
+    ecr.complete_seconds = 6
+    ecr.faults.add("CompleteLayerUpload", Fault(after=True))
+
+    put(registry, blob(), DIGEST, lease=lease, invocation=patient(monkeypatch, ecr))
+    assert renewals == [4, 8, 10, *[10] * 3]
