@@ -14,6 +14,9 @@ Nobody has seen some of ECR's answers, so the double has modes: attributes that 
     complete_seconds how long CompleteLayerUpload takes. Meanwhile the upload is gone and the layer is not there yet,
                      even if the connection is cut
     while_completing how another CompleteLayerUpload is refused meanwhile
+    converts_by_tag  whether BatchGetImage converts an image that is asked for by tag, unless its type is accepted; the
+                     digest is then that of the converted manifest
+    known_refusals   whether PutImage refuses manifests that ECR has been seen to refuse
 
 Over HTTP it also serves pulls like a registry, for skopeo.
 """
@@ -46,7 +49,17 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[a-zA-Z0-9_.-]{1,300}")
 MAX_PART_BYTES = 20_971_520
 MAX_MANIFEST_CHARACTERS = 4_194_304
+MAX_LAYERS = 500
 MIN_PART_BYTES = 5 * 1024 * 1024
+
+# The attestations of BuildKit's option `oci-artifact=true`.
+REFUSED_ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"
+
+# Between these two kinds of manifests, ECR converts.
+_CONVERTED = {
+    "application/vnd.oci.image.manifest.v1+json": "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.oci.image.manifest.v1+json",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,10 @@ class Image:
 
 @dataclass
 class Repository:
-    """The contents of one repository: layers by digest (content, or `None`), images by digest, tags."""
+    """The contents of one repository: layers by digest (content, or `None`), images by digest, tags.
+
+    `archived` are digests of layers and images. Putting an archived image restores it and its layers.
+    """
 
     layers: dict[str, bytes | None] = field(default_factory=dict)
     archived: set[str] = field(default_factory=set)
@@ -111,7 +127,10 @@ class EcrError(Exception):
 
 
 class EcrDouble:
-    """The registry. `calls` holds all requests in order; `faults` the planned faults."""
+    """The registry. `calls` holds all requests in order; `faults` the planned faults.
+
+    Faults for "ImageFailure" are for one image each: their code is reported among the failures of BatchGetImage.
+    """
 
     def __init__(
         self,
@@ -131,6 +150,8 @@ class EcrDouble:
         self.while_completing: Literal[
             "UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"
         ] = "UploadNotFoundException"
+        self.converts_by_tag = False
+        self.known_refusals = True
         # A test without a network may let time pass by itself.
         self.clock: Callable[[], float] = time.monotonic
         self.sleep: Callable[[float], object] = time.sleep
@@ -387,14 +408,19 @@ class EcrDouble:
             raise EcrError("ImageDigestDoesNotMatchException", f"The image has the digest {digest}")
         content = json.loads(manifest)
         media_type = str(members.get("imageManifestMediaType") or content.get("mediaType") or "")
-        well_formed = media_type and ";" not in media_type and content.get("schemaVersion") == 2
+        well_formed = media_type and content.get("schemaVersion") == 2
         if not well_formed or len(manifest) > MAX_MANIFEST_CHARACTERS or (tag is not None and not _TAG.fullmatch(tag)):
             raise EcrError("InvalidParameterException", f"No image of the media type {media_type} with the tag {tag}")
+        if self.known_refusals:
+            _check_form(content, media_type)
         _check_references(content, repository)
         named = repository.tags.get(tag) if tag else None
-        if named and repository.immutable_tags:
+        is_restored = digest in repository.archived
+        if is_restored:
+            repository.archived -= {digest, *(layer["digest"] for layer in _blobs(content))}
+        if named and repository.immutable_tags and not (is_restored and named == digest):
             raise EcrError("ImageTagAlreadyExistsException", f"The tag {tag} exists, and tags are immutable")
-        if digest in repository.images and (tag is None or named == digest):
+        if digest in repository.images and not is_restored and (tag is None or named == digest):
             raise EcrError("ImageAlreadyExistsException", f"The image {digest} exists already")
         repository.images[digest] = Image(manifest, media_type)
         if tag is not None:
@@ -408,16 +434,26 @@ class EcrDouble:
         images, failures = [], []
         for image_id in members["imageIds"]:
             digest = image_id.get("imageDigest") or repository.tags.get(image_id["imageTag"])
-            if digest not in repository.images:
-                failures.append({"imageId": image_id, "failureCode": "ImageNotFound"})
+            code = "ImageInaccessible" if digest in repository.archived else "ImageNotFound"
+            if fault := self.faults.take("ImageFailure"):
+                code = str(fault.code)
+            elif digest in repository.images and digest not in repository.archived:
+                images.append(self._answered(image_id, repository.images[digest], members.get("acceptedMediaTypes")))
                 continue
-            image = repository.images[digest]
-            images.append({
-                "imageId": {**image_id, "imageDigest": digest},
-                "imageManifest": image.manifest,
-                "imageManifestMediaType": image.media_type,
-            })  # fmt: skip
+            failures.append({"imageId": image_id, "failureCode": code, "failureReason": "a reason"})
         return {"images": images, "failures": failures}
+
+    def _answered(self, image_id: dict[str, str], image: Image, accepted: list[str] | None) -> dict[str, Any]:
+        """An image as BatchGetImage answers it."""
+        is_accepted = image.media_type in (accepted or [])
+        if "imageTag" in image_id and self.converts_by_tag and not is_accepted and image.media_type in _CONVERTED:
+            media_type = _CONVERTED[image.media_type]
+            image = Image(json.dumps(json.loads(image.manifest) | {"mediaType": media_type}), media_type)
+        return {
+            "imageId": {**image_id, "imageDigest": f"sha256:{hashlib.sha256(image.manifest.encode()).hexdigest()}"},
+            "imageManifest": image.manifest,
+            "imageManifestMediaType": image.media_type,
+        }
 
     def pull(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers of a registry's answer to a GET of `path`: manifests by tag or digest, and blobs."""
@@ -442,11 +478,37 @@ def _is_elsewhere(layer: dict[str, Any]) -> bool:
     return bool(layer.get("urls")) or "foreign" in kind or "nondistributable" in kind
 
 
+def _blobs(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The config and layers that a manifest names, except layers that may be elsewhere."""
+    config = [content["config"]] if content.get("config") else []
+    return config + [layer for layer in content.get("layers", []) if not _is_elsewhere(layer)]
+
+
+def _check_form(content: dict[str, Any], media_type: str) -> None:
+    """Raises for manifests that ECR has been seen to refuse, though the specifications allow them."""
+    config, layers = content.get("config") or {}, content.get("layers")
+    types = [
+        media_type,
+        content.get("artifactType", ""),
+        *(blob.get("mediaType", "") for blob in [config, *(layers or [])]),
+    ]
+    message = None
+    if layers == [] and not content.get("subject"):  # of artifacts with a subject, nobody has reported it
+        message = "Image has to have at least 1 layer"
+    elif len(layers or []) > MAX_LAYERS:
+        message = "Limit on number of layers per image exceeded"
+    elif any(";" in kind for kind in types) or config.get("annotations") or REFUSED_ARTIFACT in types:
+        message = "Invalid JSON syntax"
+    if message:
+        raise EcrError(
+            "InvalidParameterException",
+            f"Invalid parameter at 'ImageManifest' failed to satisfy constraint: '{message}'",
+        )
+
+
 def _check_references(content: dict[str, Any], repository: Repository) -> None:
     """Raises unless all that the manifest names exists, except layers that may be elsewhere."""
-    blobs = [content["config"]] if content.get("config") else []
-    blobs += [layer for layer in content.get("layers", []) if not _is_elsewhere(layer)]
-    if missing := [blob["digest"] for blob in blobs if blob["digest"] not in repository.layers]:
+    if missing := [blob["digest"] for blob in _blobs(content) if blob["digest"] not in repository.layers]:
         raise EcrError("LayersNotFoundException", f"The layers {missing} do not exist")
     children = [entry["digest"] for entry in content.get("manifests", [])]
     if missing := [child for child in children if child not in repository.images]:

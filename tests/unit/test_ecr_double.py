@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.ecr import MAX_PART_BYTES, EcrDouble
+from s3_to_ecr.media_types import OCI_MANIFEST
+from tests.doubles.ecr import MAX_PART_BYTES, REFUSED_ARTIFACT, EcrDouble
+from tests.doubles.server import Fault
 
 BODY = b"01234567"
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -181,6 +183,70 @@ def test_an_image_has_a_media_type_a_proper_tag_and_a_bounded_manifest(ecr: EcrD
     for manifest, more in bad:
         document = json.dumps({"schemaVersion": 2, "manifests": []} | manifest)
         assert refused(ecr, "PutImage", imageManifest=document, **more) == "InvalidParameterException"
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"layers": []}, "at least 1 layer"),
+        ({"layers": [{"digest": DIGEST}] * 501}, "Limit on number of layers"),
+        ({"artifactType": "application/x;version=1"}, "Invalid JSON syntax"),
+        ({"layers": [{"digest": DIGEST, "mediaType": "application/x;version=1"}]}, "Invalid JSON syntax"),
+        ({"config": {"digest": DIGEST, "annotations": {"a": "b"}}}, "Invalid JSON syntax"),
+        ({"artifactType": REFUSED_ARTIFACT}, "Invalid JSON syntax"),
+    ],
+)
+def test_what_public_reports_say_is_refused(ecr: EcrDouble, members: dict[str, Any], reason: str) -> None:
+    ecr.repositories["app"].layers[DIGEST] = BODY
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST} | members)
+
+    status, answer = call(ecr, "PutImage", imageManifest=manifest)
+    assert (status, answer["__type"]) == (400, "InvalidParameterException")
+    assert reason in answer["message"]
+    ecr.known_refusals = False
+    succeed(ecr, "PutImage", imageManifest=manifest)
+
+
+def test_an_image_is_converted_by_tag_but_not_by_digest(ecr: EcrDouble) -> None:
+    ecr.converts_by_tag = True
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST})
+    digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
+    succeed(ecr, "PutImage", imageManifest=manifest, imageTag="1")
+
+    def digests(*accepted: str) -> list[str]:
+        more = {"acceptedMediaTypes": list(accepted)} if accepted else {}
+        found = succeed(ecr, "BatchGetImage", imageIds=[{"imageTag": "1"}, {"imageDigest": digest}], **more)
+        return [image["imageId"]["imageDigest"] for image in found["images"]]
+
+    for accepted in ((), ("application/vnd.docker.distribution.manifest.v2+json",)):
+        by_tag, by_digest = digests(*accepted)
+        assert by_tag != digest
+        assert by_digest == digest
+    assert digests(OCI_MANIFEST) == [digest, digest]
+
+
+def test_an_archived_image_cannot_be_read_until_it_is_put_again(ecr: EcrDouble) -> None:
+    repository = ecr.repositories["app"]
+    repository.immutable_tags = True
+    repository.layers[DIGEST] = BODY
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [{"digest": DIGEST}]})
+    put = {"imageManifest": manifest, "imageTag": "1"}
+    succeed(ecr, "PutImage", **put)
+    repository.archived |= {DIGEST, *repository.images}
+
+    found = succeed(ecr, "BatchGetImage", imageIds=[{"imageTag": "1"}])
+    assert [failure["failureCode"] for failure in found["failures"]] == ["ImageInaccessible"]
+    succeed(ecr, "PutImage", **put)
+    assert repository.archived == set()
+    assert succeed(ecr, "BatchGetImage", imageIds=[{"imageTag": "1"}])["failures"] == []
+
+
+def test_a_failure_code_on_demand_is_for_one_image(ecr: EcrDouble) -> None:
+    ecr.faults.add("ImageFailure", Fault("KmsError"), nth=2)
+
+    found = succeed(ecr, "BatchGetImage", imageIds=[{"imageTag": "1"}, {"imageTag": "2"}])
+
+    assert [failure["failureCode"] for failure in found["failures"]] == ["ImageNotFound", "KmsError"]
 
 
 def test_an_immutable_tag_cannot_be_put_again(ecr: EcrDouble) -> None:
