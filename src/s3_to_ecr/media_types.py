@@ -8,6 +8,8 @@ OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+
 # What is pushed, if ECR accepts it.
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, DOCKER_MANIFEST, DOCKER_LIST})
 

@@ -13,7 +13,7 @@ import pytest
 from local import images
 from local.images import Files
 from local.layers import gzipped_layer, layer
-from s3_to_ecr.errors import EmptyBlob, OutOfTime
+from s3_to_ecr.errors import EmptyBlob, OutOfTime, UnsupportedManifest
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.invocation import Hourglass
@@ -106,10 +106,10 @@ def test_an_archive_without_a_tag_is_tagged_by_its_name(
     assert strict_ecr.repositories["app"].tags == {"v2": result["digest"]}
 
 
-def test_an_image_without_layers_is_pushed_with_the_others(
+def test_an_image_without_layers_is_rejected_and_stops_no_other(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
-    """Docker's `FROM scratch` with nothing but a label."""
+    """Docker's `FROM scratch` with nothing but a label, which ECR does not accept."""
     empty = b'{"config": {}, "rootfs": {"type": "layers", "diff_ids": null}}'
     config = config_of(LAYERS[:1])
     description = [
@@ -119,9 +119,10 @@ def test_an_image_without_layers_is_pushed_with_the_others(
     files = {"empty.json": empty, "config.json": config, "any folder/layer.tar": LAYERS[0]}
     archive = images.tar(files | {"manifest.json": json.dumps(description).encode()})
 
-    invoke(handler, [put(s3_double, "app/x.tar", archive)])
+    with pytest.raises(UnsupportedManifest, match="it has no layers, and ECR requires one"):
+        invoke(handler, [put(s3_double, "app/x.tar", archive)])
 
-    assert sorted(strict_ecr.repositories["app"].tags) == ["1", "empty"]
+    assert sorted(strict_ecr.repositories["app"].tags) == ["1"]
 
 
 def test_an_archive_may_begin_with_other_files_in_folders(

@@ -17,9 +17,9 @@ from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
 from s3_to_ecr import errors
 from s3_to_ecr.errors import S3ToEcrError
-from tests.doubles.ecr import EcrDouble
+from tests.doubles.ecr import REFUSED_ARTIFACT, EcrDouble, Image
 from tests.doubles.function import Function
-from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, put, put_all
+from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, invoke, put, put_all
 from tests.doubles.s3 import S3Double
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
@@ -93,6 +93,19 @@ def header(kind: bytes, size: int, data: bytes = b"", name: str = "index.json") 
     return member.tobuf(tarfile.GNU_FORMAT) + data.ljust(blocks, b"\0")
 
 
+def layers(count: int, first: int = 0) -> list[dict[str, str]]:
+    return [{"digest": f"sha256:{number:064}"} for number in range(first, first + count)]
+
+
+def many_blobs(children: int) -> Files:
+    """An index of images with 500 layers each."""
+    built = [Built(document(layers=layers(500, 500 * number))) for number in range(children)]
+    return {
+        **with_document(images.index(*built).manifest),
+        **{f"manifests/{child.digest}": child.manifest for child in built},
+    }
+
+
 TAR = archive()["1.0.tar"]
 CONFIG = next(iter(AMD64.blobs))
 CHILD = MULTI_ARCH.children[0]
@@ -123,8 +136,12 @@ BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
         with_document(b'{"schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json"}'),
         errors.UnsupportedManifest, "skopeo copy"),
     "media type with parameters": (
-        with_document(document(mediaType="application/vnd.oci.image.manifest.v1+json; charset=utf-8", layers=[])),
-        errors.RequestRefused, "InvalidParameter"),
+        with_document(document(
+            mediaType="application/vnd.oci.image.manifest.v1+json; charset=utf-8", layers=[{"digest": ZEROS}])),
+        errors.UnsupportedManifest, "semicolon"),
+    "manifest without layers": (with_document(document(layers=[])), errors.UnsupportedManifest, "requires one"),
+    "docker save without layers": (
+        {"1.0.tar": images.docker_save([], images.image([]))}, errors.UnsupportedManifest, "requires one"),
     "manifest under the wrong digest": (
         {f"manifests/{ZEROS}": AMD64.manifest}, errors.BrokenManifest, f"{ZEROS} has the digest {AMD64.digest}"),
     "child under the wrong digest": (
@@ -200,8 +217,9 @@ BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
             for built in (AMD64, ARM64)]}).encode()},
         errors.InvalidTag, f"'latest', and all go to the repository app: {AMD64.digest}, {ARM64.digest}"),
     "manifest with too many blobs": (
-        lambda: with_document(document(layers=[{"digest": f"sha256:{number:064}"} for number in range(10_001)])),
-        errors.UnsupportedManifest, "10,000"),
+        lambda: many_blobs(21), errors.UnsupportedManifest, "10,000"),
+    "manifest with too many layers": (
+        lambda: with_document(document(layers=layers(501))), errors.UnsupportedManifest, "501 layers"),
     "tar with a header that is too long": (
         lambda: {"1.0.tar": header(b"g", 5_000_000)}, errors.BrokenArchive, "too long"),
     "tar of many long headers": (lambda: {"1.0.tar": header(b"x", 900_000) * 5}, errors.BrokenArchive, "too long"),
@@ -251,6 +269,51 @@ def test_a_broken_image_is_rejected_with_a_reason_and_sets_no_tag(
     assert isinstance(raised.value, errors.Rejected)
     assert str(raised.value).startswith("s3://s3-to-ecr-local/app/")
     assert strict_ecr.repositories["app"].tags == {}
+
+
+def test_an_index_with_a_child_that_ecr_refuses_is_rejected_before_any_layer_is_sent(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    bundle = "application/vnd.dev.sigstore.bundle+json;version=0.2"
+    attestation = images.image([b"bundle"], artifactType=bundle)
+    built = images.index(AMD64, attestation)
+
+    with pytest.raises(errors.UnsupportedManifest, match=f"{attestation.digest}, which the image {built.digest} needs"):
+        invoke(handler, put_all(s3_double, images.oci_layout({"1.0": built}))[:1])
+
+    assert strict_ecr.operations == ["BatchGetImage"] * 2
+
+
+def test_a_child_that_ecr_refuses_after_all_is_named_with_what_is_known_of_it(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, logs: Callable[[], list[dict[str, Any]]]
+) -> None:
+    attestation = images.image([b"in-toto"], artifactType=REFUSED_ARTIFACT, subject=AMD64.descriptor)
+    event = put_all(s3_double, images.oci_layout({"1.0": images.index(AMD64, attestation)}))[0]
+
+    with pytest.raises(errors.RequestRefused) as raised:
+        invoke(handler, [event])
+
+    reason = raised.value.reason
+    assert reason.startswith(f"manifest {attestation.digest} (it is an attestation")
+    assert "oci-artifact=false" in reason
+    assert "InvalidParameterException" in reason
+    [warned] = [line for line in logs() if line["level"] == "WARNING"]
+    assert (warned["manifest"], warned["message"]) == (attestation.digest, "ECR may refuse a manifest")
+    assert strict_ecr.repositories["app"].tags == {}
+
+
+def test_an_image_that_ecr_has_is_tagged_even_if_it_would_be_refused_now(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    manifest = document(layers=[])
+    repository = strict_ecr.repositories["app"]
+    repository.images[images.digest_of(manifest)] = Image(manifest.decode(), images.OCI_MANIFEST)
+    strict_ecr.known_refusals = False
+
+    [result] = invoke(handler, [put(s3_double, "app/manifests/1.0", manifest)])
+
+    assert result["action"] == "pushed"
+    assert repository.tags == {"1.0": images.digest_of(manifest)}
 
 
 # As above.

@@ -11,6 +11,7 @@ from local import images
 from local.invocation import put_event
 from s3_to_ecr.errors import (
     OutOfTime,
+    S3ToEcrError,
     TagTaken,
     UploadInProgress,
 )
@@ -33,6 +34,7 @@ from tests.doubles.layouts import (
     put_all,
 )
 from tests.doubles.s3 import Bytes, S3Double, Stored
+from tests.doubles.server import Fault
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -185,6 +187,59 @@ def test_an_image_that_has_lost_all_its_tags_to_later_writes_is_skipped_with_a_r
     assert "later writes" in result["reason"]
     assert metrics()["ImagesSkipped"] == 1
     assert logs()[-1]["message"] == "Image skipped"
+
+
+def test_a_repeat_is_skipped_although_ecr_converts_by_tag(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.converts_by_tag = True
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+    invoke(handler, [event])
+    strict_ecr.calls.clear()
+
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert strict_ecr.operations == ["BatchGetImage"]
+
+
+def test_the_tag_of_an_archived_image_is_not_free(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    old = put(s3_double, "app/b1.tar", images.docker_save_25(["app:latest"], AMD64), modified=1)
+    new = put(s3_double, "app/b2.tar", images.docker_save_25(["app:latest"], ARM64), modified=2)
+    invoke(handler, [new])
+    strict_ecr.repositories["app"].archived.add(ARM64.digest)
+
+    [result] = invoke(handler, [old])
+
+    assert result["images"] == [{"repository": "app", "digest": AMD64.digest, "tags": []}]
+    assert strict_ecr.repositories["app"].tags == {"latest": ARM64.digest}
+
+
+@pytest.mark.parametrize("code", ["KmsError", "SomethingNew"])
+def test_a_tag_that_cannot_be_read_is_not_set(
+    code: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+    strict_ecr.faults.add("ImageFailure", Fault(code), nth=2)
+
+    with pytest.raises(S3ToEcrError, match=code):
+        invoke(handler, [event])
+    assert strict_ecr.operations == ["BatchGetImage"]
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_pushing_an_archived_image_restores_it(
+    immutable: bool, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    repository = strict_ecr.repositories["app"]
+    repository.immutable_tags = immutable
+    event = put_all(s3_double, images.static_registry("1.0", AMD64))[0]
+    invoke(handler, [event])
+    repository.archived |= {AMD64.digest, *repository.layers}
+
+    assert invoke(handler, [event])[0]["action"] == "pushed"
+    assert repository.archived == set()
+    assert_pullable(strict_ecr, "1.0", AMD64)
 
 
 def test_a_tag_that_an_archive_names_repeatedly_is_set_once(

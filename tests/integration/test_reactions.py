@@ -52,6 +52,7 @@ class Reaction:
     lasting: str
     anew: bool
     of_image: bool
+    is_failure: bool
 
     def __str__(self) -> str:
         kind = "of an image" if self.of_image else f"digest {'known' if self.known else 'unknown'}"
@@ -75,7 +76,10 @@ def reactions() -> Iterator[Reaction]:
                             continue
                         if operation == "ecr:BatchCheckLayerAvailability" and not known:
                             continue  # without a digest there is nothing to check
-                        yield Reaction(operation, known, answer, once_name, lasting_name, "anew" in once, of_image)
+                        yield Reaction(
+                            operation, known, answer, once_name, lasting_name, "anew" in once, of_image,
+                            is_failure="of one image" in calls,
+                        )  # fmt: skip
 
 
 def arrange(reaction: Reaction, gremlin: Gremlin, s3: S3Double, ecr: EcrDouble, stored: Stored, times: int) -> None:
@@ -180,6 +184,8 @@ def test_every_answer_to_an_images_calls_has_its_documented_reaction(
         gremlin.meddle(reaction.call, put_already)
     elif reaction.answer == "NoSuchKey" and lasting:
         del s3_double.objects[f"app/blobs/{next(iter(IMAGE.blobs)).replace(':', '/')}"]
+    elif reaction.is_failure:
+        strict_ecr.faults.add("ImageFailure", Fault(reaction.answer), times=FOREVER if lasting else 1)
     else:
         # The first two calls are for the index and the manifest, the third for a blob.
         nth = 3 if reaction.call == "s3:HeadObject" else 1
@@ -190,6 +196,7 @@ def test_every_answer_to_an_images_calls_has_its_documented_reaction(
     if outcome != "uploaded":
         assert repository.tags == {} or "after" in reaction.answer
         gremlin.rest()
+        strict_ecr.faults.rest()
         s3_double.objects.update(everything)
         handler.let_leases_end()
         assert invoke(handler, event) in ("uploaded", "skipped")

@@ -23,10 +23,13 @@ from s3_to_ecr.errors import (
     BrokenManifest,
     DigestMismatch,
     RepositoryMissing,
+    RequestRefused,
+    S3ToEcrError,
     ServiceUnavailable,
     TagTaken,
     UploadLost,
 )
+from s3_to_ecr.media_types import MANIFEST_TYPES, SCHEMA_1_TYPES
 from s3_to_ecr.telemetry.logs import logger
 
 if TYPE_CHECKING:
@@ -41,14 +44,23 @@ LayerAvailability = Literal["AVAILABLE", "UNAVAILABLE", "ARCHIVED"]
 MAX_LAYER_PARTS = 4_200
 MAX_LAYER_BYTES = 52_000 * 1024 * 1024
 
-# How many layers or images one call of BatchCheckLayerAvailability or BatchGetImage may ask for.
-_BATCH = 100
+# How many layers one call of BatchCheckLayerAvailability may ask for.
+_LAYERS_AT_ONCE = 100
+
+# BatchGetImage answers whole manifests, of up to 4 MiB each. The 100 that it may be asked for would need more memory
+# than the function has; ten of the largest take 126 MB, which the smallest function has. An image with nine tags still
+# takes one call. DescribeImages answers no manifests, but fails as a whole if a single image is missing.
+_IMAGES_AT_ONCE = 10
+
+# ECR converts an image that is asked for by tag, and answers another digest, unless its type is accepted.
+_ACCEPTED_TYPES = sorted(MANIFEST_TYPES | SCHEMA_1_TYPES)
 
 _MISSING = "Create the repository, or set CREATE_REPOSITORIES to true."
 _MISMATCH = "The content does not have the digest that its key names, or its manifest."
 _TAKEN = "The repository's tags are immutable: choose another tag, or delete the image that has it."
 _CLEANED_UP = "ECR has removed them since; they will be uploaded again."
 _KMS = "The repository's KMS key could not be used: allow the function's role to use it."
+_UPSTREAM = "The repository is a pull through cache, and its upstream denies access: push to another repository."
 
 _CODES: Codes = {
     "RepositoryNotFoundException": (RepositoryMissing, _MISSING),
@@ -64,6 +76,11 @@ _CODES: Codes = {
     "ImageDigestDoesNotMatchException": (BrokenManifest, ""),
     "LayersNotFoundException": (BlobsMissing, _CLEANED_UP),
     "ReferencedImagesNotFoundException": (BlobsMissing, _CLEANED_UP),
+    # These are failure codes of single images. Any other may pass, such as an upstream registry that is busy.
+    "KmsError": (AccessDenied, _KMS),
+    "UpstreamAccessDenied": (AccessDenied, _UPSTREAM),
+    "InvalidImageDigest": (RequestRefused, ""),
+    "InvalidImageTag": (RequestRefused, ""),
 }
 
 # How CompleteLayerUpload may be answered when the layer has been completed already, or is being completed just now.
@@ -92,10 +109,14 @@ class PartReceipt:
 
 @dataclass(frozen=True)
 class ImagesFound:
-    """What ECR has of the images that it was asked for: their digests, and the digest that each tag names."""
+    """What ECR has of the images that it was asked for: their digests, and the digest that each tag names.
+
+    An archived image is not `there`, because it cannot be pulled; putting it again restores it. A tag that names one is
+    taken all the same: by `None`, since ECR does not tell the digest.
+    """
 
     there: frozenset[str]
-    named: Mapping[str, str]
+    named: Mapping[str, str | None]
 
 
 class Registry:
@@ -142,7 +163,7 @@ class Registry:
         layer belongs to archived images, and cannot be pulled until one of them is restored.
         """
         found: dict[str, LayerAvailability] = dict.fromkeys(digests, "UNAVAILABLE")
-        for batch in _batches(found):
+        for batch in _batches(found, _LAYERS_AT_ONCE):
             with _calling("BatchCheckLayerAvailability", repository):
                 answer = self._client.batch_check_layer_availability(
                     repositoryName=repository, layerDigests=batch, **self._members
@@ -214,20 +235,33 @@ class Registry:
         return answer["layerDigest"]
 
     def images(self, repository: str, digests: Iterable[str], tags: Iterable[str] = ()) -> ImagesFound:
-        """BatchGetImage, in as many calls as needed: which of the images exist, and what the tags name."""
+        """BatchGetImage, in as many calls as needed: which of the images exist, and what the tags name.
+
+        Raises an error for an image that ECR can neither show nor call missing: its tag must not pass for free.
+        """
         identifiers = [{"imageDigest": digest} for digest in digests] + [{"imageTag": tag} for tag in tags]
         there: set[str] = set()
-        named: dict[str, str] = {}
-        for batch in _batches(identifiers):
+        named: dict[str, str | None] = {}
+        for batch in _batches(identifiers, _IMAGES_AT_ONCE):
             with _calling("BatchGetImage", repository):
                 answer = self._client.batch_get_image(
-                    repositoryName=repository, imageIds=cast("Any", batch), **self._members
+                    repositoryName=repository,
+                    imageIds=cast("Any", batch),
+                    acceptedMediaTypes=_ACCEPTED_TYPES,
+                    **self._members,
                 )
             for image in answer.get("images", []):
                 found = image["imageId"]
                 there.add(found["imageDigest"])
                 if "imageTag" in found:
                     named[found["imageTag"]] = found["imageDigest"]
+            for failure in answer.get("failures", []):
+                wanted = failure.get("imageId", {})
+                if failure.get("failureCode") == "ImageInaccessible":
+                    logger.warning("ECR has archived an image. Pushing it again restores it", image=wanted)
+                    named |= {wanted["imageTag"]: None} if "imageTag" in wanted else {}
+                elif failure.get("failureCode") != "ImageNotFound":
+                    raise _unreadable(repository, failure)
         return ImagesFound(frozenset(there), named)
 
     def put_image(self, repository: str, digest: str, media_type: str, content: bytes, tag: str | None = None) -> None:
@@ -266,10 +300,10 @@ class Registry:
                     raise
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """The items in lists, each as long as a call accepts."""
+def _batches(items: Iterable[T], at_once: int) -> Iterator[list[T]]:
+    """The items in lists of so many."""
     waiting = iter(items)
-    while batch := list(itertools.islice(waiting, _BATCH)):
+    while batch := list(itertools.islice(waiting, at_once)):
         yield batch
 
 
@@ -286,6 +320,17 @@ def _expected_byte(refusal: Mapping[str, Any], sent: int) -> int | None:
     one, other = int(named[1]), int(named[2])
     expected = {one: other, other: one}.get(sent)
     return None if expected == sent else expected
+
+
+def _unreadable(repository: str, failure: Mapping[str, Any]) -> S3ToEcrError:
+    """The error for a failure that BatchGetImage reports for one image."""
+    code = failure.get("failureCode", "no failure code")
+    wanted = " ".join(failure.get("imageId", {}).values())
+    kind, advice = _CODES.get(code, (ServiceUnavailable, ""))
+    reason = failure.get("failureReason", "")
+    return kind(
+        f"BatchGetImage for {wanted} in ECR repository {repository} failed with {code}: {reason} {advice}".strip()
+    )
 
 
 def _calling(operation: str, repository: str) -> AbstractContextManager[None]:

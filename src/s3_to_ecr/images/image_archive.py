@@ -19,13 +19,14 @@ from typing import Any
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
-from s3_to_ecr.images.manifests import HEX, OCI_MANIFEST, digest_of, is_digest, parse_document
+from s3_to_ecr.images.manifests import HEX, digest_of, is_digest, parse_document
 from s3_to_ecr.images.model import Image, PushRequest, each_once
 from s3_to_ecr.images.object_source import read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.images.platforms import SAVE_AGAIN, what_is_there
 from s3_to_ecr.images.references import Reference, parse_reference
 from s3_to_ecr.images.tar import GZIP, ZSTD, Archive
+from s3_to_ecr.media_types import OCI_MANIFEST
 
 _DESCRIPTION = "manifest.json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

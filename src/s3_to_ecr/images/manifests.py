@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
+from s3_to_ecr.images.ecr_rules import doubts, refusal
+from s3_to_ecr.media_types import DOCKER_MANIFEST, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
 
 # ECR's PutImage: the maximum length of `imageManifest`, in characters. No text has fewer bytes than characters.
 MAX_MANIFEST_BYTES = 4_194_304
@@ -22,13 +24,6 @@ MAX_MANIFEST_BYTES = 4_194_304
 HEX = r"[0-9a-f]{64}"
 _DIGEST = re.compile(rf"sha256:{HEX}")
 
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-_OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
-_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-INDEX_TYPES = {_OCI_INDEX, _DOCKER_LIST}
-_MANIFEST_TYPES = {OCI_MANIFEST, _OCI_INDEX, _OCI_ARTIFACT, _DOCKER_MANIFEST, _DOCKER_LIST}
 _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
 # Layers that must not be distributed. They are not pushed; clients that pull the image get them elsewhere.
@@ -52,7 +47,8 @@ class Manifest:
     """A manifest or index: its exact bytes, and what has to be in the registry before it.
 
     `blobs` are the digests of config and layers, without those that are not distributed. `children` are what an index
-    names. The `subject` is what an artifact is about; it may be missing from the registry.
+    names. The `subject` is what an artifact is about; it may be missing from the registry. `refusal` says why ECR is
+    known to refuse the manifest, and `doubts` why it may.
     """
 
     digest: str
@@ -61,6 +57,8 @@ class Manifest:
     blobs: tuple[str, ...]
     children: tuple[Descriptor, ...]
     subject: Descriptor | None
+    refusal: str | None
+    doubts: tuple[str, ...]
 
 
 def digest_of(content: bytes) -> str:
@@ -95,13 +93,17 @@ def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
     config = [document["config"]] if document.get("config") else []
     subject = document.get("subject")
     layers = config + _list(document, "layers") + _list(document, "blobs")
+    blobs = tuple(_descriptor(layer).digest for layer in layers if not _is_foreign(layer))
+    children = descriptors(document)
     return Manifest(
         digest=found,
         media_type=media_type,
         content=content,
-        blobs=tuple(_descriptor(layer).digest for layer in layers if not _is_foreign(layer)),
-        children=descriptors(document),
+        blobs=blobs,
+        children=children,
         subject=_descriptor(subject) if subject else None,
+        refusal=refusal(document, media_type),
+        doubts=doubts(document, media_type),
     )
 
 
@@ -130,17 +132,17 @@ def is_manifest(content: bytes) -> bool:
     except BrokenManifest:
         return False
     if media_type := document.get("mediaType"):
-        return isinstance(media_type, str) and media_type in _MANIFEST_TYPES
+        return isinstance(media_type, str) and media_type in MANIFEST_TYPES
     return document.get("schemaVersion") == 2 and ("manifests" in document or {"config", "layers"} <= document.keys())
 
 
 def _guess_media_type(document: Mapping[str, Any]) -> str:
     """OCI's spec lets a manifest leave out its own media type. Docker's manifests never do."""
     if "manifests" in document:
-        return _OCI_INDEX
+        return OCI_INDEX
     config = document.get("config")
     is_docker = isinstance(config, dict) and config.get("mediaType") == _DOCKER_CONFIG
-    return _DOCKER_MANIFEST if is_docker else OCI_MANIFEST
+    return DOCKER_MANIFEST if is_docker else OCI_MANIFEST
 
 
 def _list(document: Mapping[str, Any], name: str) -> list[Any]:

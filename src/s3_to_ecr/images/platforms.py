@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest, UnsupportedManifest
-from s3_to_ecr.images.manifests import INDEX_TYPES, Descriptor, Manifest, parse_manifest
+from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
 from s3_to_ecr.images.model import Image, Source, each_once
+from s3_to_ecr.media_types import INDEX_TYPES
 
 SAVE_AGAIN = (
     "Save the image again. Of several platforms, save one: with `docker save --platform` from Docker 28 on (before, "

@@ -23,6 +23,7 @@ from s3_to_ecr.errors import (
     OutOfTime,
     Rejected,
     RepositoryMissing,
+    RequestRefused,
     RetryLater,
     S3ToEcrError,
     UnsupportedManifest,
@@ -159,7 +160,11 @@ class ImagePusher:
 
     def _put(self, repository: str, manifest: Manifest, tag: str | None = None) -> None:
         self._deadline.require("putting the image")
-        self._registry.put_image(repository, manifest.digest, manifest.media_type, manifest.content, tag)
+        try:
+            self._registry.put_image(repository, manifest.digest, manifest.media_type, manifest.content, tag)
+        except (BrokenManifest, RequestRefused) as error:
+            doubts = f" ({'; '.join(manifest.doubts)})" if manifest.doubts else ""
+            raise error.within(f"manifest {manifest.digest}{doubts}") from error
         self._outcomes.progressed = True
 
     def _missing_manifests(self, root: Descriptor, source: Source, repository: str) -> list[Manifest]:
@@ -173,6 +178,7 @@ class ImagePusher:
             for descriptor in level:
                 self._deadline.require("the image's manifests")
                 manifest = found[descriptor.digest] = parse_manifest(source.manifest(descriptor.digest), descriptor)
+                _check_refusal(manifest, root.digest)
                 size += len(manifest.content)
                 if size > _MOST_MANIFEST_BYTES:
                     raise UnsupportedManifest(
@@ -233,6 +239,15 @@ def _all_missing(missing: dict[str, RepositoryMissing]) -> RepositoryMissing:
     return RepositoryMissing(
         f"ECR lacks {len(missing)} repositories: {', '.join(missing)}. Create them, or set CREATE_REPOSITORIES to true."
     )
+
+
+def _check_refusal(manifest: Manifest, root: str) -> None:
+    """Raises `UnsupportedManifest` for a manifest of the image `root` that ECR is known to refuse; warns of doubts."""
+    if manifest.refusal:
+        of_image = "" if manifest.digest == root else f", which the image {root} needs"
+        raise UnsupportedManifest(f"ECR does not accept the manifest {manifest.digest}{of_image}: {manifest.refusal}")
+    if manifest.doubts:
+        logger.warning("ECR may refuse a manifest", manifest=manifest.digest, reason="; ".join(manifest.doubts))
 
 
 def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]) -> Result:

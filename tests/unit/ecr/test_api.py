@@ -33,6 +33,7 @@ from s3_to_ecr.errors import (
     ServiceUnavailable,
     UploadLost,
 )
+from s3_to_ecr.media_types import MANIFEST_TYPES
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.invocation import deadline_of
 from tests.doubles.server import Fault
@@ -125,18 +126,61 @@ DIGEST_OF_CONTENT = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MANIFEST = (DIGEST_OF_CONTENT, "x/y", CONTENT)
 
 
-def test_images_are_looked_up_by_digest_and_tag_in_batches_of_a_hundred(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+def test_images_are_looked_up_by_digest_and_tag_in_batches_whose_manifests_fit_into_memory(
+    ecr: EcrDouble, ecr_client: ECRClient
+) -> None:
     registry = Registry(ecr_client, "123456789012")
     registry.put_image("app", *MANIFEST, "1.0")
     ecr.calls.clear()
 
-    found = registry.images(
-        "app", [f"sha256:{number:064}" for number in range(149)] + [DIGEST_OF_CONTENT], ["1.0", "2"]
-    )
+    found = registry.images("app", [f"sha256:{number:064}" for number in range(19)] + [DIGEST_OF_CONTENT], ["1.0", "2"])
 
     assert found == ImagesFound(frozenset({DIGEST_OF_CONTENT}), {"1.0": DIGEST_OF_CONTENT})
-    assert [len(call.members["imageIds"]) for call in ecr.calls] == [100, 52]
+    assert [len(call.members["imageIds"]) for call in ecr.calls] == [10, 10, 2]
     assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
+
+
+@pytest.mark.parametrize("media_type", sorted(MANIFEST_TYPES))
+def test_a_tag_is_looked_up_without_converting_its_image(
+    ecr: EcrDouble, ecr_client: ECRClient, media_type: str
+) -> None:
+    ecr.converts_by_tag = True
+    registry = Registry(ecr_client)
+    registry.put_image("app", DIGEST_OF_CONTENT, media_type, CONTENT, "1.0")
+
+    assert registry.images("app", [], ["1.0"]).named == {"1.0": DIGEST_OF_CONTENT}
+    assert media_type in ecr.calls[-1].members["acceptedMediaTypes"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("KmsError", AccessDenied),
+        ("UpstreamAccessDenied", AccessDenied),
+        ("UpstreamTooManyRequests", ServiceUnavailable),
+        ("UpstreamUnavailable", ServiceUnavailable),
+        ("InvalidImageTag", RequestRefused),
+        ("SomethingNew", ServiceUnavailable),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_not_reported_as_missing(
+    ecr: EcrDouble, ecr_client: ECRClient, code: str, error: type[S3ToEcrError]
+) -> None:
+    ecr.faults.add("ImageFailure", Fault(code), nth=2)
+
+    with pytest.raises(error, match=rf"^BatchGetImage for 1\.0 in ECR repository app failed with {code}: a reason"):
+        Registry(ecr_client).images("app", [DIGEST], ["1.0"])
+
+
+def test_an_archived_image_is_missing_and_yet_its_tag_is_taken(ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    registry = Registry(ecr_client)
+    registry.put_image("app", *MANIFEST, "1.0")
+    ecr.repositories["app"].archived.add(DIGEST_OF_CONTENT)
+
+    assert registry.images("app", [DIGEST_OF_CONTENT], ["1.0", "2"]) == ImagesFound(frozenset(), {"1.0": None})
+
+    registry.put_image("app", *MANIFEST)
+    assert registry.images("app", [], ["1.0"]).named == {"1.0": DIGEST_OF_CONTENT}
 
 
 def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
