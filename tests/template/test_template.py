@@ -150,8 +150,7 @@ def test_the_function_gets_every_variable_that_it_reads(resources: dict[str, Any
     }  # fmt: skip
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "S3ToEcr"
-    # Only the logging configuration sets the log level.
-    assert "POWERTOOLS_LOG_LEVEL" not in variables
+    assert variables["POWERTOOLS_LOG_LEVEL"] == {"Ref": "LogLevel"}
 
 
 def test_only_sam_local_can_set_the_sdks_endpoint(source: Template) -> None:
@@ -180,7 +179,7 @@ def test_logs_are_json_and_expire(resources: dict[str, Any]) -> None:
     assert logging == {
         "LogFormat": "JSON",
         "LogGroup": {"Ref": "FunctionLogs"},
-        "ApplicationLogLevel": {"Ref": "LogLevel"},
+        "ApplicationLogLevel": "INFO",
     }
     assert properties(resources, "FunctionLogs")["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 

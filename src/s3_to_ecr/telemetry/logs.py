@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,13 @@ from aws_lambda_powertools import Logger
 
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "s3-to-ecr")
 
-logger = Logger(service=SERVICE)
+# Lambda takes a line whose timestamp is not RFC 3339 for INFO, whatever its level.
+logger = Logger(service=SERVICE, use_rfc3339=True)
+
+# Powertools gives way to Lambda's own level, which cannot be WARN: Lambda would then drop the metrics, too, since their
+# lines have no level. So ours is set past Powertools.
+if _level := os.environ.get("POWERTOOLS_LOG_LEVEL"):
+    logging.getLogger(logger.name).setLevel(_level.upper())
 
 
 @contextmanager
