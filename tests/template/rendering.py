@@ -43,6 +43,7 @@ REGISTRY = "registry-of-ours"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/66666666-7777-8888-9999-000000000000"
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+SIGNING_PROFILE = "arn:aws:signer:eu-central-1:123456789012:/signing-profiles/images"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 
 

@@ -16,6 +16,7 @@ from tests.template.rendering import (
     KEY,
     OTHER_KEY,
     REGISTRY,
+    SIGNING_PROFILE,
     TOPIC,
     Template,
     actions,
@@ -141,6 +142,32 @@ def test_a_backfill_lists_the_existing_bucket(existing: dict[str, Any]) -> None:
     assert listed["Resource"] == {"Fn::Sub": "arn:${AWS::Partition}:s3:::${ExistingBucket}"}
 
 
+def test_the_role_may_sign_with_the_profile_that_is_named_and_with_no_other(
+    source: Template, resources: dict[str, Any]
+) -> None:
+    signing = statements(deployed(source, SigningProfile=SIGNING_PROFILE))["SignImages"]
+
+    assert actions(signing) == {"signer:SignPayload"}
+    assert signing["Resource"] == {"Ref": "SigningProfile"}
+    granted = set().union(*map(actions, statements(resources).values()))
+    assert not [action for action in granted if action.startswith("signer:")]
+
+
+@pytest.mark.parametrize(
+    ("arn", "taken"),
+    [
+        ("", True),
+        (SIGNING_PROFILE, True),
+        (SIGNING_PROFILE.replace("aws", "aws-us-gov"), True),
+        (SIGNING_PROFILE.replace("images", "*"), False),
+        (SIGNING_PROFILE + "/version", False),
+        ("images", False),
+    ],
+)
+def test_a_signing_profile_is_one_arn_of_signer(source: Template, arn: str, taken: bool) -> None:
+    assert bool(re.fullmatch(source["Parameters"]["SigningProfile"]["AllowedPattern"], arn)) is taken
+
+
 def test_a_permissions_boundary_applies_to_every_role(source: Template, resources: dict[str, Any]) -> None:
     bounded = list(of_type(deployed(source, PermissionsBoundary=BOUNDARY), "AWS::IAM::Role"))
 
@@ -171,6 +198,7 @@ def combinations() -> list[Any]:
             "CreateRepositories": "true",
             "KeepRegistryHost": "true",
             "RegistryId": "123456789012",
+            "SigningProfile": SIGNING_PROFILE,
             "RegistryStorage": "false",
             "ReservedConcurrency": "0",
             "Architecture": "x86_64",

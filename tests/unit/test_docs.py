@@ -13,7 +13,7 @@ import pytest
 from s3_to_ecr import errors
 from tests.conftest import ROOT
 from tests.documents import anchors, blocks, version
-from tests.template.rendering import actions, deployed, read_template, statements
+from tests.template.rendering import SIGNING_PROFILE, actions, deployed, read_template, statements
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
@@ -97,6 +97,14 @@ def test_the_policies_for_another_account_allow_what_the_function_calls() -> Non
 
     assert actions(repository) == pushing
     assert actions(registry) == pushing | granted("CreateRepositories")
+
+
+def test_the_policy_for_more_signing_profiles_allows_what_the_parameter_does() -> None:
+    [statement] = statements_with("SignImages")
+
+    signing = statements(deployed(TEMPLATE, SigningProfile=SIGNING_PROFILE))["SignImages"]
+    assert actions(statement) == actions(signing)
+    assert re.fullmatch(TEMPLATE["Parameters"]["SigningProfile"]["AllowedPattern"], statement["Resource"])
 
 
 def test_all_json_in_the_documents_is_valid() -> None:
