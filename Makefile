@@ -6,7 +6,7 @@ SAM_VENV := $(VENV)/sam
 BIN := $(VENV)/bin
 WITH_SAM := PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 SAM := $(WITH_SAM) $(SAM_VENV)/bin/sam
-SOURCES := src local operate bench tests requirements
+SOURCES := src local operate verify bench tests requirements
 
 .DEFAULT_GOAL := help
 
@@ -73,6 +73,10 @@ deploy: $(SAM_VENV)/ready ## Builds and deploys: make deploy PARAMETERS="Reposit
 .PHONY: dead-letters
 dead-letters: $(SAM_VENV)/ready ## Lists dead letters: make dead-letters [STACK=…] [KEY='team/*'] [REDRIVE=1] [DELETE=1]
 	@$(SAM_VENV)/bin/python -m operate.dead_letters
+
+.PHONY: verify
+verify: $(SAM_VENV)/ready ## Proves a deployed stack on AWS: make verify [STACK=…] [VERIFY="--probe"]
+	@$(SAM_VENV)/bin/python -m verify $(VERIFY)
 
 .PHONY: publish
 publish: artifacts build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket

@@ -162,15 +162,18 @@ def _create(endpoint: str) -> Stack:
     queue = bare.sqs.create_queue(QueueName=_QUEUE, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "1800"})[
         "QueueUrl"
     ]
-    bare.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-    bare.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    bare.s3.put_bucket_notification_configuration(
-        Bucket=BUCKET,
-        NotificationConfiguration={
-            "QueueConfigurations": [{"QueueArn": queue_arn(bare.sqs, queue), "Events": ["s3:ObjectCreated:*"]}]
-        },
-    )
+    create_bucket(bare.s3, BUCKET, queue_arn(bare.sqs, queue))
     return Stack(endpoint, queue, dead_letters)
+
+
+def create_bucket(s3: S3Client, name: str, queue: str) -> None:
+    """Creates a bucket like the template's, which sends its events to the queue with this ARN."""
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_notification_configuration(
+        Bucket=name,
+        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": queue, "Events": ["s3:ObjectCreated:*"]}]},
+    )
 
 
 def create_state_table(dynamodb: DynamoDBClient, name: str) -> None:

@@ -41,9 +41,9 @@ def open_session() -> boto3.Session:
     """A session in the region and with the profile that `sam deploy` is to use. Exits if there is no region."""
     settings = configured()
     # The AWS CLI and Lambda know AWS_REGION. boto3 and the SAM CLI do not.
-    region = settings.get("region") or os.environ.get("AWS_REGION")
+    region = settings.get("region") or os.environ.get("AWS_REGION") or None
     session = boto3.Session(region_name=region, profile_name=settings.get("profile"))
-    if session.region_name is None:
+    if not session.region_name:
         sys.exit("There is no AWS region. Set AWS_REGION, or choose a profile that has one with AWS_PROFILE.")
     return session
 

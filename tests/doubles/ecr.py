@@ -92,6 +92,7 @@ class Image:
 
     manifest: str
     media_type: str
+    pushed: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -164,6 +165,8 @@ class EcrDouble:
         self._completing: dict[str, Completion] = {}
         self._lock = threading.Lock()
         self.url = ""
+        # The position of a byte that is pulled wrong from every layer that has it.
+        self.damaged_byte: int | None = None
 
     def create(self, *repositories: str) -> EcrDouble:
         """Creates repositories, and returns the double."""
@@ -291,6 +294,9 @@ class EcrDouble:
             "CreateRepository": self._create_repository,
             "PutImage": self._put_image,
             "BatchGetImage": self._batch_get_image,
+            "DescribeImages": self._describe_images,
+            "GetDownloadUrlForLayer": self._get_download_url,
+            "DeleteRepository": self._delete_repository,
         }
 
     @staticmethod
@@ -397,8 +403,15 @@ class EcrDouble:
         name = members["repositoryName"]
         if name in self.repositories:
             raise EcrError("RepositoryAlreadyExistsException", f"The repository {name} exists already")
-        self.repositories[name] = Repository()
+        self.repositories[name] = Repository(immutable_tags=members.get("imageTagMutability") == "IMMUTABLE")
         return {"repository": {"repositoryName": name}}
+
+    def _delete_repository(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        if repository.images and not members.get("force"):
+            raise EcrError("RepositoryNotEmptyException", "The repository has images")
+        del self.repositories[members["repositoryName"]]
+        return {"repository": {"repositoryName": members["repositoryName"]}}
 
     def _put_image(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
         repository = self._repository(members)
@@ -465,12 +478,32 @@ class EcrDouble:
             return 404, b"", {}
         if parsed[2] == "blobs":
             content = repository.layers.get(parsed[3])
-            return (200, content, {}) if content is not None else (404, b"", {})
+            return (200, self._damaged(content), {}) if content is not None else (404, b"", {})
         digest = repository.tags.get(parsed[3], parsed[3])
         if digest not in repository.images:
             return 404, b"", {}
         image = repository.images[digest]
         return 200, image.manifest.encode(), {"Content-Type": image.media_type, "Docker-Content-Digest": digest}
+
+    def _describe_images(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        return {
+            "imageDetails": [
+                {"imageDigest": digest, "imagePushedAt": image.pushed} for digest, image in repository.images.items()
+            ]
+        }
+
+    def _get_download_url(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        digest = members["layerDigest"]
+        if digest not in self._repository(members).layers:
+            raise EcrError("LayerInaccessibleException", f"The layer {digest} cannot be downloaded")
+        return {"layerDigest": digest, "downloadUrl": f"{self.url}/v2/{members['repositoryName']}/blobs/{digest}"}
+
+    def _damaged(self, content: bytes) -> bytes:
+        at = self.damaged_byte
+        if at is None or at >= len(content):
+            return content
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def _is_elsewhere(layer: dict[str, Any]) -> bool:
