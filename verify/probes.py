@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -216,6 +217,17 @@ class Probes:
             "ReferencedImagesNotFoundException",
         )
 
+        for question, refused in _refused_manifests(image).items():
+            self._ask_refusal(question, partial(self._put, refused), "InvalidParameterException")
+        artifact = images.image([], artifactType="application/vnd.s3-to-ecr.verify")
+        for content in artifact.blobs.values():
+            self._upload(content)
+        self._ask(
+            "an artifact without layers",
+            "nothing",
+            lambda: (str(_refusal(lambda: self._put(artifact)) or "accepted"), None),
+        )
+
     def _tags(self) -> None:
         image, other = images.image([_LAYER]), images.image([_LAYER], architecture="arm64")
         for content in (image.all_blobs | other.all_blobs).values():
@@ -327,6 +339,19 @@ class Probes:
             imageManifestMediaType=image.media_type,
             **tagged,
         )
+
+
+def _refused_manifests(image: Built) -> dict[str, Built]:
+    """Variants of an image that the function rejects, because ECR is known to refuse them."""
+    manifest = json.loads(image.manifest)
+    config, [layer] = manifest["config"], manifest["layers"]
+    variants: dict[str, dict[str, Any]] = {
+        "an image without layers": {"layers": []},
+        "an image of 501 layers": {"layers": [layer] * 501},
+        "a media type with a semicolon": {"layers": [layer | {"mediaType": f"{layer['mediaType']};a=b"}]},
+        "a config with annotations": {"config": config | {"annotations": {"a": "b"}}},
+    }
+    return {question: Built(json.dumps(manifest | changed).encode()) for question, changed in variants.items()}
 
 
 def _refusal(call: Callable[[], object]) -> Refusal | None:

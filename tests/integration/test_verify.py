@@ -211,6 +211,18 @@ def test_a_stack_that_works_passes_and_nothing_is_left_behind(
     assert needed == policy("FindStack", "Objects", "Messages", "RepeatEvents", "Repositories")
 
 
+def test_a_stack_that_works_passes_whatever_ecr_answers(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    deployed.ecr.missing_as = "unavailable"
+    deployed.ecr.receipts = "stale"
+    deployed.ecr.complete_seconds = 0.05
+    deployed.ecr.converts_by_tag = True
+
+    code = deployed.verify("--timeout", "60")
+
+    assert code == 0, capsys.readouterr().err
+    assert deployed.left_behind() == []
+
+
 def test_a_byte_that_comes_back_different_is_named(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
     deployed.ecr.damaged_byte = PART_SIZE + 5
 
