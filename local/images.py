@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
+import sys
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Files = dict[str, bytes]
 
@@ -192,6 +200,23 @@ def tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> b
             member.type, member.linkname = tarfile.SYMTYPE, target
             archive.addfile(member)
     return buffer.getvalue()
+
+
+def compress(content: bytes, kind: str) -> bytes:
+    """The content as the command of that name compresses it: gzip, zstd, xz or bzip2."""
+    match kind:
+        case "gzip":
+            return gzip.compress(content, compresslevel=1, mtime=0)
+        case "zstd":
+            options: dict[int, int] = {
+                zstd.CompressionParameter.compression_level: 1,
+                zstd.CompressionParameter.checksum_flag: 1,
+            }
+            return zstd.compress(content, options=options)
+        case "xz":
+            return lzma.compress(content, preset=0)
+        case _:
+            return bz2.compress(content, compresslevel=1)
 
 
 def _folders(path: str, made: set[str]) -> Iterable[str]:

@@ -78,7 +78,7 @@ class App:
             outcomes=outcomes,
         )
         return Dispatcher(
-            reader=ObjectReader(clients.s3, deadline),
+            reader=ObjectReader(clients.s3, deadline, settings.memory),
             layers=layers,
             images=images,
             waiting=WaitingImages(clients.dynamodb, settings.state_table),

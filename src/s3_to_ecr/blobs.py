@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Protocol
+from contextlib import closing
+from itertools import chain
+from typing import Protocol, Self
 
 
 class Blob(Protocol):
     """`size` bytes of the S3 object `bucket`, `key`, or of what is packed in it.
 
     A `seekable` blob can be read anywhere, and by several threads at once. One that is not is a stream: it is read by
-    one thread, from its first byte to its last, and reading from an earlier byte means starting over.
+    one thread, from its first byte to its last, and reading from an earlier byte means starting over. To read no bytes
+    of it goes to where they would begin.
     """
 
     @property
@@ -21,6 +24,11 @@ class Blob(Protocol):
     def size(self) -> int: ...
     @property
     def seekable(self) -> bool: ...
+
+    @property
+    def offset(self) -> int:
+        """Where the bytes begin in what they are a part of."""
+        ...
 
     @property
     def identity(self) -> str:
@@ -38,3 +46,60 @@ class Blob(Protocol):
         Raises any `Rejected` or `RetryLater` that S3 can be the cause of.
         """
         ...
+
+
+class BlobRange(Blob, Protocol):
+    """A blob of which parts are blobs, too. `uri` names the object for people."""
+
+    @property
+    def uri(self) -> str: ...
+
+    def within(self, offset: int, size: int) -> Self:
+        """The `size` bytes of this range from `offset` on. They must exist."""
+        ...
+
+    def read_all(self) -> bytes:
+        """All of the bytes. The caller knows that they are few."""
+        ...
+
+
+class PeekedBlob:
+    """A blob whose `start` has been read, in a request for its first `most` bytes. It must be closed.
+
+    The first read from byte 0 goes on with the same request, so that looking costs nothing.
+    """
+
+    def __init__(self, blob: Blob, most: int) -> None:
+        self.bucket = blob.bucket
+        self.key = blob.key
+        self.size = blob.size
+        self.seekable = blob.seekable
+        self.offset = blob.offset
+        self.identity = blob.identity
+        self.is_one_version = blob.is_one_version
+        self._blob = blob
+        self._requested = min(blob.size, most)
+        chunks = blob.read(0, self._requested)
+        self.start = next(filter(None, chunks))
+        self._begun: Generator[bytes] | None = chunks
+
+    def read(self, first: int, length: int) -> Generator[bytes]:
+        begun, self._begun = (self._begun, None) if first == 0 else (None, self._begun)
+        if begun is None:
+            yield from self._blob.read(first, length)
+            return
+        position = 0
+        with closing(begun):
+            for chunk in chain([self.start], begun):
+                wanted = chunk[: length - position]
+                yield wanted
+                position += len(wanted)
+                if position == length < self._requested:
+                    return
+        if position < length:
+            yield from self._blob.read(position, length - position)
+
+    def close(self) -> None:
+        """Ends the request, unless its bytes are being read."""
+        if self._begun:
+            self._begun.close()

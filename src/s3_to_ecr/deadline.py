@@ -25,10 +25,14 @@ _UNMEASURED_SECONDS = 0.5
 
 
 class Deadline:
-    """The end of an invocation, after which Lambda kills the function. `context` is the invocation's own."""
+    """The end of an invocation, after which Lambda kills the function. `context` is the invocation's own.
+
+    `whole_seconds` are what the invocation could spend from its beginning on.
+    """
 
     def __init__(self, context: LambdaContext) -> None:
         self._context = context
+        self.whole_seconds = self.seconds_to_spare()
         self._step_seconds: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LAST_STEPS))
 
     def seconds_left(self) -> float:

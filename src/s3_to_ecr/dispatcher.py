@@ -26,7 +26,7 @@ from s3_to_ecr.images.object_source import blob_missing
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
 from s3_to_ecr.push.image import ImagePusher
-from s3_to_ecr.push.layer import LayerPusher
+from s3_to_ecr.push.layer import LayerPusher, OtherContent
 from s3_to_ecr.results import Failure, Result
 from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.settings import Settings
@@ -133,7 +133,14 @@ class Dispatcher:
         blob = self._open_named(job.blob_key, job, target) if job.blob_key else self._reader.open(target)
         if job.may_be_manifest and blob.size <= MAX_MANIFEST_BYTES and is_manifest(blob.read_all()):
             return _ignored(target, Ignore("a manifest: it is pushed with the index.json that names it"))
-        result = self._layers.push(blob, job.repository, job.digest, target.sequencer)
+        push = partial(self._layers.push, blob, job.repository, job.digest, target.sequencer)
+        if job.recognised:
+            try:
+                result = push(job.recognised.is_likely)
+            except OtherContent:
+                return self._push_images(PushImages(job.folder, job.recognised), target)
+        else:
+            result = push()
         self._outcomes.record_layer(result, time.monotonic() - started)
         return {**result, "key": target.key}
 

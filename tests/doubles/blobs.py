@@ -24,6 +24,7 @@ class MemoryBlob:
     key: str = "app/x"
     identity: str = "a blob in memory"
     is_one_version: bool = True
+    offset: int = 0
 
     @property
     def size(self) -> int:

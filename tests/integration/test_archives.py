@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
 
 from local import images
-from local.images import Files
+from local.images import Built, Files
 from local.layers import gzipped_layer, layer
-from s3_to_ecr.errors import EmptyBlob, OutOfTime, UnsupportedManifest
+from s3_to_ecr.errors import DigestMismatch, EmptyBlob, OutOfTime, UnsupportedManifest
+from s3_to_ecr.push import image_layers
+from tests.conftest import SMALL_PART
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
-from tests.doubles.invocation import Hourglass
+from tests.doubles.invocation import Hourglass, let_parts_take
 from tests.doubles.layouts import (
     AMD64,
     LAYERS,
+    MULTI_ARCH,
     assert_pullable,
     invoke,
     put,
@@ -316,8 +321,143 @@ def test_an_empty_archive_is_an_empty_blob(key: str, handler: Function, s3_doubl
         invoke(handler, [put(s3_double, key, b"")])
 
 
-@pytest.mark.parametrize("key", ["app/1.tar", "app/1.tgz"])
-def test_recognising_a_compressed_layer_takes_one_more_read(key: str, handler: Function, s3_double: S3Double) -> None:
-    invoke(handler, [put(s3_double, key, GZIPPED[0])])
+@pytest.mark.parametrize(
+    ("key", "reads"), [("app/1.tar", 2), ("app/1.tgz", 1), ("app/1.tar.zst", 1), ("app/1.oci", 1), ("app/layer", 1)]
+)
+@pytest.mark.parametrize("content", [GZIPPED[0], LAYERS[0]], ids=["gzip", "plain"])
+def test_a_layer_is_recognised_by_bytes_that_are_read_anyway_unless_it_is_called_an_archive(
+    key: str, reads: int, content: bytes, handler: Function, s3_double: S3Double
+) -> None:
+    event = put(s3_double, key, content)
 
-    assert len(s3_double.reads) == 2
+    assert invoke(handler, [event])[0]["action"] == "uploaded"
+    assert len(s3_double.reads) == reads
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+    assert len(s3_double.reads) == 2 * reads - 1
+
+
+NAMES = ["1.0", "1.0.oci", "1.0.image", "1.0.TAR", "1.0.tar.gz", "1.0.tgz", "1.0.Tar.Zst", "1.0.tzst", "1.0.tar.xz"]
+COMPRESSIONS = ["plain", "gzip", "zstd", "xz", "bzip2"]
+
+
+def compressed(archive: bytes, compression: str) -> bytes:
+    return archive if compression == "plain" else images.compress(archive, compression)
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)))
+def test_an_archive_is_known_by_its_content_whatever_its_name_and_compression(
+    number: int, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    archive = compressed(images.tar(images.oci_layout({"": MULTI_ARCH})), COMPRESSIONS[number % len(COMPRESSIONS)])
+    event = put(s3_double, f"app/{NAMES[number]}", archive)
+
+    [result] = invoke(handler, [event])
+
+    assert (result["action"], result["size"]) == ("pushed", len(archive))
+    assert_pullable(strict_ecr, "1.0", MULTI_ARCH)
+    assert invoke(handler, [event])[0]["action"] == "skipped"
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("save", [images.docker_save, images.docker_save_25])
+def test_a_saved_image_is_pushed_whatever_its_compression(
+    save: Callable[..., bytes], compression: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    archive = compressed(save(["team/app:1.0"], AMD64), compression)
+
+    [result] = invoke(handler, [put(s3_double, "app/any", archive)])
+
+    repository = strict_ecr.repositories["app"]
+    assert repository.tags == {"1.0": result["digest"]}
+    assert repository.layers == AMD64.blobs
+    assert strict_ecr.bytes_received == sum(map(len, AMD64.blobs.values()))
+
+
+def many_images() -> tuple[dict[str, Built], bytes]:
+    """Images whose layers alternate in an archive, as the digests that sort them fall. One layer is in all of them."""
+    chance = random.Random(8)  # noqa: S311 (not a secret)
+    shared = layer("srv/shared", chance.randbytes(3 * SMALL_PART))
+    built = {
+        f"v{number}": images.image([shared, *(layer(f"srv/{n}", chance.randbytes(2 * SMALL_PART)) for n in range(2))])
+        for number in range(4)
+    }
+    files = images.oci_layout(built)
+    return built, images.tar(dict(sorted(files.items(), reverse=True)))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_the_layers_of_many_images_are_read_in_one_pass(
+    compression: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    built, archive = many_images()
+
+    invoke(handler, [put(s3_double, "app/any.tar", images.compress(archive, compression))])
+
+    for tag, image in built.items():
+        assert_pullable(strict_ecr, tag, image)
+    blobs = {digest: blob for image in built.values() for digest, blob in image.all_blobs.items()}
+    assert strict_ecr.bytes_received == sum(map(len, blobs.values()))
+    if compression == "zstd":
+        # The beginning, then one pass for what is in it, and one for the layers.
+        assert len([read for read in s3_double.reads if read.range and read.range[0] == 0]) <= 4
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressed_archive_arrives_in_short_invocations_and_each_byte_is_sent_once(
+    compression: str,
+    handler: Function,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built, archive = many_images()
+    event = put(s3_double, "app/any.image", images.compress(archive, compression))
+    invocations = 0
+    while True:
+        invocations += 1
+        invocation = Hourglass(30)
+        with monkeypatch.context() as patch:
+            let_parts_take(patch, invocation, 6)
+            with suppress(OutOfTime):
+                handler.lambda_handler(event, invocation)
+                break
+
+    assert invocations > 3
+    for tag, image in built.items():
+        assert_pullable(strict_ecr, tag, image)
+    blobs = {digest: blob for image in built.values() for digest, blob in image.all_blobs.items()}
+    assert strict_ecr.bytes_received == sum(map(len, blobs.values()))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_bad_layer_of_a_stream_stops_only_its_own_image(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    good = images.image([layer("srv/good", b"good")])
+    files = images.oci_layout({"bad": AMD64, "good": good})
+    files[images.blob_path(next(iter(AMD64.blobs)))] = b"other"
+
+    with pytest.raises(DigestMismatch, match="layer sha256"):
+        invoke(handler, [put(s3_double, "app/any.tar", images.compress(images.tar(files), "zstd"))])
+    assert strict_ecr.repositories["app"].tags == {"good": good.digest}
+
+
+def test_a_stream_that_cannot_be_read_on_in_time_is_resumed(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = put(s3_double, "app/1.0", images.compress(images.tar(images.oci_layout({"": AMD64})), "zstd"))
+    invocation = Hourglass(60)
+    go_to = image_layers._go_to
+
+    def late(blob: Any) -> Any:
+        invocation.pass_by(59)
+        return go_to(blob)
+
+    monkeypatch.setattr(image_layers, "_go_to", late)
+    with pytest.raises(OutOfTime):
+        handler.lambda_handler(event, invocation)
+    monkeypatch.undo()
+    invoke(handler, [event])
+    assert_pullable(strict_ecr, "1.0", AMD64)

@@ -234,11 +234,19 @@ BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
         {"1.0.tar": header(b"0", 0, name=f"{'0' * 64}.json") + header(b"S", 0, name="layer.tar") + bytes(1024)},
         errors.UnsupportedArchive, "'layer.tar'"),
     "archive with a device and empty files": ({"1.0.tar": with_device()}, errors.BrokenManifest, "not JSON"),
-    "compressed image archive": ({"1.0.tar.gz": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
-    "compressed docker save": (
-        {"1.0.tgz": gzip.compress(images.docker_save([], AMD64))}, errors.UnsupportedArchive, "gunzip"),
-    "compressed image archive named .tar": (
-        {"1.0.tar": gzip.compress(TAR)}, errors.UnsupportedArchive, "gunzip"),
+    "compressed archive that is cut off": ({"1.0.tgz": gzip.compress(TAR)[:-9]}, errors.BrokenArchive, "truncated"),
+    "compressed archive that is damaged": (
+        lambda: {"1": images.compress(TAR, "zstd")[:-4] + b"1234"}, errors.BrokenArchive, "zstd data are damaged"),
+    "compressed archive with something behind it": (
+        lambda: {"1": images.compress(TAR, "xz") + b"garbage"}, errors.BrokenArchive, "something else follows"),
+    "archive that is compressed twice": (
+        lambda: {"1.0.tar": gzip.compress(images.compress(TAR, "bzip2"))}, errors.UnsupportedArchive, "twice"),
+    "archive that unpacks to 100 GB": (
+        lambda: {"1.image": images.compress(header(b"0", 8_000_000_000, name=f"{'0' * 64}.tar")[:512] * 2, "zstd")},
+        errors.UnsupportedArchive, "no image archive does"),
+    "compressed archive with a bad layer": (
+        lambda: {"1.zst": images.compress(images.tar(layout_with(AMD64, CONFIG, b"other")), "zstd")},
+        errors.DigestMismatch, f"layer {CONFIG}"),
 
     "link that holds a path": (
         {"docker/registry/v2/repositories/app/_manifests/tags/1.0/current/link": b"../../etc/passwd"},
@@ -349,6 +357,15 @@ ORDINARY: dict[str, bytes | Callable[[], bytes]] = {
     "no-tar-inside.tar.gz": gzip.compress(b"hello"),
     "no-gzip.tgz": b"hello",
     "cut.tar.gz": gzip.compress(TAR)[:15],
+    "gzipped twice.tar.gz": gzip.compress(gzipped_layer(1000)),
+    "go.tzst": lambda: images.compress(images.tar({"go/VERSION": b"1", "manifest.json": b"[]"}), "zstd"),
+    "blobs.txz": lambda: images.compress(layer("blobs/picture", b"x"), "xz"),
+    "any name": lambda: images.compress(layer("index.json", b"{}"), "bzip2"),
+    "with-digests.oci": images.tar({f"srv/{'0' * 64}/layer.tar": b"x"}),
+    # These are looked into, and turn out to be something else.
+    "with-an-identifier": images.tar({"0" * 64: b"x", "usr/bin/app": b"x"}),
+    "with-an-identifier.tgz": gzip.compress(images.tar({"0" * 64: b"x", "usr/bin/app": b"x"})),
+    "with-an-identifier.zst": lambda: images.compress(images.tar({"0" * 64: b"x", "usr/bin/app": b"x"}), "zstd"),
 }
 
 

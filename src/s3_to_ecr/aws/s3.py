@@ -63,7 +63,7 @@ _CODES: Codes = {
 
 @dataclass(frozen=True)
 class ObjectRange:
-    """`size` bytes of an S3 object from `offset` on, read through `s3`; a seekable `Blob`.
+    """`size` bytes of an S3 object from `offset` on, read through `s3`; a seekable `BlobRange`.
 
     They are pinned by version, or else by ETag. `object_size` is the size of the whole object.
     """
@@ -161,11 +161,12 @@ class ObjectRange:
 
 
 class ObjectReader:
-    """Opens objects for one invocation, which ends at the `deadline`."""
+    """Opens objects for one invocation, which ends at the `deadline`. `memory` is the function's, in bytes."""
 
-    def __init__(self, s3: S3Client, deadline: Deadline) -> None:
+    def __init__(self, s3: S3Client, deadline: Deadline, memory: int) -> None:
         self._s3 = s3
         self.deadline = deadline
+        self.memory = memory
 
     def open(self, target: S3Object) -> ObjectRange:
         """The whole object. S3 is asked only for what `target` does not say."""

@@ -17,15 +17,17 @@ from hashlib import sha256
 from typing import Any
 
 from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.blobs import BlobRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
+from s3_to_ecr.images.compression import GZIP, ZSTD
 from s3_to_ecr.images.manifests import HEX, digest_of, is_digest, parse_document
 from s3_to_ecr.images.model import Image, PushRequest, each_once
 from s3_to_ecr.images.object_source import read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.images.platforms import SAVE_AGAIN, what_is_there
 from s3_to_ecr.images.references import Reference, parse_reference
-from s3_to_ecr.images.tar import GZIP, ZSTD, Archive
+from s3_to_ecr.images.tar import Archive
 from s3_to_ecr.media_types import OCI_MANIFEST
 
 _DESCRIPTION = "manifest.json"
@@ -63,7 +65,7 @@ def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline
         images = each_once(Image(image.digest, image.references) for image in described)
     if not images:
         raise BrokenArchive("there are no images in the archive. Save the image again.")
-    return PushRequest(blob, source, images, archive_name=name)
+    return PushRequest(blob, source, images, archive_name=name, is_stream=not archive.seekable)
 
 
 def _layout_folder(archive: Archive) -> str | None:
@@ -98,7 +100,7 @@ class _ArchiveSource:
             self._made[digest] = content
         return content
 
-    def blob(self, digest: str) -> ObjectRange:
+    def blob(self, digest: str) -> BlobRange:
         found = self._blobs.get(digest) or self._archive.file(self._folder + blob_path(digest))
         if found is None:
             raise BrokenArchive(f"the archive does not have {digest}, which its manifests name. {SAVE_AGAIN}")
@@ -112,7 +114,7 @@ class _Described:
     digest: str
     manifest: bytes
     references: tuple[Reference, ...]
-    blobs: Mapping[str, ObjectRange]
+    blobs: Mapping[str, BlobRange]
 
 
 def _entries(archive: Archive) -> list[dict[str, Any]] | None:
@@ -187,7 +189,7 @@ class _Describing:
             self._configs[path] = _read(self._archive, path)
         return self._configs[path]
 
-    def _digest(self, path: str, blob: ObjectRange) -> str:
+    def _digest(self, path: str, blob: BlobRange) -> str:
         """A compressed layer's digest: from its name, which ECR will verify, or else from its bytes."""
         if named := _NAMED_BY_DIGEST.fullmatch(posixpath.basename(path)):
             return f"sha256:{named['hex']}"
@@ -206,7 +208,7 @@ def _manifest(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> bytes:
     return json.dumps(manifest, separators=(",", ":")).encode()
 
 
-def _file(archive: Archive, path: str) -> ObjectRange:
+def _file(archive: Archive, path: str) -> BlobRange:
     found = archive.file(path)
     if found is None:
         raise BrokenArchive(

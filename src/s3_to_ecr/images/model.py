@@ -60,12 +60,14 @@ class PushRequest:
     """What one object asks to be pushed. The `document` is that object; it sets its tags only while it is current.
 
     An archive has a name: that of its file, without the ending.
+    If it `is_stream`, blobs can only be read in the order of their offsets, or each takes another pass.
     """
 
     document: ObjectRange
     source: Source
     images: tuple[Image, ...]
     archive_name: str | None = None
+    is_stream: bool = False
 
     @property
     def shares_tags(self) -> bool:

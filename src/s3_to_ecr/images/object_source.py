@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
+from s3_to_ecr.blobs import BlobRange
 from s3_to_ecr.errors import BlobsMissing, BrokenManifest, ObjectChanged, ObjectMissing
 from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES
 
@@ -64,7 +65,7 @@ def blob_missing(digest: str, bucket: str, keys: tuple[str, ...]) -> BlobsMissin
     return BlobsMissing(f"{digest} has not arrived yet. It is expected at s3://{bucket}/{keys[0]}.", *keys)
 
 
-def read_manifest(blob: ObjectRange) -> bytes:
+def read_manifest(blob: BlobRange) -> bytes:
     """All of a manifest. Raises `BrokenManifest` rather than read one that is too large."""
     if blob.size > MAX_MANIFEST_BYTES:
         raise BrokenManifest(

@@ -1,4 +1,4 @@
-"""Tar archives of which only the headers are read. Each member is a range of the object.
+"""Tar archives of which only the headers are read. Each member is a range of the object, or of what is packed in it.
 
 An image archive is recognised by its members' names. So the first few members are enough to recognise an ordinary
 layer, which may have a hundred thousand of them (ADR 9). Python's `tarfile` parses one header. Going from one to the
@@ -11,21 +11,25 @@ import posixpath
 import re
 import sys
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.blobs import BlobRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, UnsupportedArchive
+from s3_to_ecr.images.compression import MAGIC_BYTES, codec_of, needs_dictionary
 from s3_to_ecr.images.manifests import HEX
 from s3_to_ecr.images.tar_headers import LAYER_INSTEAD, read_headers
+from s3_to_ecr.images.unpacked import Unpacked
 
 # How much is fetched at a time: a header and what follows it. `docker save` writes small files between the layers.
 WINDOW_BYTES = 64 * 1024
 
-# How much of a compressed archive is unpacked to see what it is.
+# How much of a compressed archive is unpacked to see what it is, and how often if it is compressed more than once.
 _START_BYTES = 256 * 1024
+_MOST_TIMES_PACKED = 2
 
 # Members of an image archive, by path: those of an OCI layout, of every version of `docker save`, and of what skopeo,
 # podman, crane, kaniko, jib and Bazel write. A layer hardly ever has them.
@@ -37,8 +41,9 @@ _OF_AN_IMAGE = re.compile(
 _BLOBS = "blobs"  # a folder that an application may have, too
 
 # Members of an archive whose layout is in a folder. They say less, because a layer may have them, too. A package of
-# Zarf has other archives before its images.
+# Zarf has other archives before its images. Some of them are reason enough to read on.
 _IN_A_FOLDER = re.compile(rf"[^/]+/(?:index\.json|oci-layout|blobs(?:/sha256(?:/{HEX})?)?)|components/[^/]+\.tar")
+_PROBABLE = re.compile(rf"[^/]+/(?:oci-layout|blobs/sha256/{HEX})|components/[^/]+\.tar")
 _DESCRIPTIONS = {"manifest.json", "index.json"}
 
 # If so many members in other folders, or so many in all, come before the first of those, the archive is a layer.
@@ -47,12 +52,8 @@ _MOST_UNKNOWN = 100
 _MOST_MEMBERS = 20_000
 _MOST_LINKS = 16
 
-# The first bytes of compressed data.
-GZIP = b"\x1f\x8b"
-ZSTD = b"\x28\xb5\x2f\xfd"
-_MAGIC_BYTES = 4
-
-_UNPACK = f"Decompress it (gunzip) and drop the .tar, which can be read in pieces. {LAYER_INSTEAD}"
+# How much of each member is looked at.
+_MEMBER_MAGIC_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ class Member:
 
 
 class Archive:
-    """The members of an archive, by path. `is_of_images`: their names show beyond doubt that it is an image archive."""
+    """The members of an archive, by path. `is_of_images`: their names show beyond doubt that it is an image archive.
 
-    def __init__(self, blob: ObjectRange) -> None:
+    It is `seekable` if its members can be read in any order.
+    """
+
+    def __init__(self, blob: BlobRange) -> None:
         self.is_of_images = False
+        self.seekable = blob.seekable
         self._blob = blob
         self._members: dict[str, Member] = {}
         self._outside: str | None = None
@@ -95,7 +100,7 @@ class Archive:
             if member.target is not None and _leads_out(member.target):
                 raise BrokenArchive(f"the archive's member {path!r} is a link out of it, to {member.target!r}.")
 
-    def file(self, path: str) -> ObjectRange | None:
+    def file(self, path: str) -> BlobRange | None:
         """The file at a path, following links within the archive; `None` if there is none. Raises `BrokenArchive`."""
         member = self._follow(path)
         return self._blob.within(member.offset, member.size) if member else None
@@ -117,21 +122,56 @@ class Archive:
         raise BrokenArchive(f"the archive's links form a circle at {path!r}.")
 
 
-def read_archive(blob: ObjectRange, deadline: Deadline) -> Archive | None:
-    """The archive in an object whose name ends in `.tar`; `None` if it turns out to be a layer.
+def may_hold_images(start: bytes) -> bool:
+    """Whether an object that begins like this is worth reading on, because it is probably an image archive.
 
-    Raises `BrokenArchive` if it is not a tar archive or is truncated, and `UnsupportedArchive` if it is a compressed
-    image archive.
+    Compressed data are unpacked. What nobody could unpack counts as an archive, so that somebody says so.
+    """
+    for _ in range(_MOST_TIMES_PACKED):
+        if needs_dictionary(start):
+            return True
+        if codec := codec_of(start):
+            start = codec.start(start, _START_BYTES)
+    kind = _Kind()
+    try:
+        for header in read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
+            if kind.is_a_layer(header):
+                return False
+            if kind.is_probable:
+                return True
+    except BrokenArchive:
+        pass  # the start ends here, or it is not a tar archive
+    return False
+
+
+def read_archive(blob: ObjectRange, deadline: Deadline, memory: int, *, is_tar: bool = True) -> Archive | None:
+    """The tar archive in an object, compressed or not; `None` if it turns out to be a layer.
+
+    `memory` is the function's, in bytes. Raises `BrokenArchive` if it is not a tar archive though it has to be, or is
+    truncated, and `UnsupportedArchive` if it is an image archive that cannot be read.
     """
     window = _Window(blob, deadline)
-    start = window.at(0, _MAGIC_BYTES)
-    if start.startswith(GZIP):
-        refuse_compressed(window.at(0, WINDOW_BYTES))
-    if start.startswith((GZIP, ZSTD)):
+    codec = codec_of(window.at(0, MAGIC_BYTES))
+    known = is_tar and not codec
+    if not known and not may_hold_images(window.at(0, codec.start_bytes if codec else WINDOW_BYTES)):
         return None
-    archive = Archive(blob)
+    if codec is None:
+        return _read_members(Archive(blob), window, blob.size)
+    unpacked = Unpacked(blob, codec, deadline, memory)
+    if again := codec_of(unpacked.at(0, MAGIC_BYTES)):
+        raise UnsupportedArchive(
+            f"the archive is compressed twice, with {again.name} and then {codec.name}. Decompress it once."
+        )
+    archive = _read_members(Archive(unpacked.content), unpacked, sys.maxsize)
+    if archive:
+        unpacked.finish()
+    return archive
+
+
+def _read_members(archive: Archive, headers: _Headers, size: int) -> Archive | None:
+    """Adds the members to the archive, of which `size` bytes may be read; `None` if it turns out to be a layer."""
     kind = _Kind()
-    for number, header in enumerate(read_headers(window.at, blob.size), 1):
+    for number, header in enumerate(read_headers(headers.at, size), 1):
         if _is_sparse(header):
             if kind.is_of_images:
                 raise UnsupportedArchive(
@@ -144,33 +184,16 @@ def read_archive(blob: ObjectRange, deadline: Deadline) -> Archive | None:
             if _DESCRIPTIONS.isdisjoint(archive):
                 return None
             raise BrokenArchive(f"the archive has more than {_MOST_MEMBERS:,} members. {LAYER_INSTEAD}")
-        archive.add(header.name, _member(header, window))
+        archive.add(header.name, _member(header, headers))
     archive.is_of_images = kind.is_of_images
     return archive
-
-
-def refuse_compressed(packed: bytes) -> None:
-    """Raises `UnsupportedArchive` if gzip-compressed bytes are the beginning of an image archive."""
-    try:
-        start = zlib.decompressobj(wbits=31).decompress(packed, _START_BYTES)
-    except zlib.error:
-        return
-    kind = _Kind()
-    try:
-        for header in read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
-            if kind.is_a_layer(header):
-                return
-            if kind.is_of_images:
-                raise UnsupportedArchive(f"this is an image archive, compressed with gzip. {_UNPACK}")
-    except BrokenArchive:
-        return  # the unpacked start ends here, or it is not a tar archive
 
 
 class _Kind:
     """What kind of archive it is, as far as the names of the members so far tell."""
 
     def __init__(self) -> None:
-        self.is_of_images = False
+        self.is_of_images = self.is_probable = False
         self._unknown = self._foreign = 0
 
     def is_a_layer(self, header: tarfile.TarInfo) -> bool:
@@ -178,13 +201,16 @@ class _Kind:
         path = posixpath.normpath(header.name)
         if _OF_AN_IMAGE.fullmatch(path):
             self.is_of_images = self.is_of_images or path != _BLOBS
-        elif path not in _DESCRIPTIONS and not _IN_A_FOLDER.fullmatch(path):
+            self.is_probable = self.is_probable or self.is_of_images
+        elif _IN_A_FOLDER.fullmatch(path):
+            self.is_probable = self.is_probable or _PROBABLE.fullmatch(path) is not None
+        elif path not in _DESCRIPTIONS:
             self._unknown += 1
             self._foreign += "/" in path or (header.isdir() and path != ".")
         return not self.is_of_images and (self._foreign > _MOST_FOREIGN or self._unknown > _MOST_UNKNOWN)
 
 
-def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:
+def _member(header: tarfile.TarInfo, headers: _Headers) -> Member | None:
     if header.issym():
         target = posixpath.join(posixpath.dirname(posixpath.normpath(header.name)), header.linkname)
         return Member(0, 0, b"", posixpath.normpath(target))
@@ -192,7 +218,8 @@ def _member(header: tarfile.TarInfo, window: _Window) -> Member | None:
         return Member(0, 0, b"", posixpath.normpath(header.linkname))
     if not header.isreg():
         return None
-    return Member(header.offset_data, header.size, window.at(header.offset_data, min(header.size, _MAGIC_BYTES)))
+    magic = headers.member(header.offset_data, header.size, _MEMBER_MAGIC_BYTES)
+    return Member(header.offset_data, header.size, magic)
 
 
 def _is_sparse(header: tarfile.TarInfo) -> bool:
@@ -203,6 +230,18 @@ def _is_sparse(header: tarfile.TarInfo) -> bool:
 def _leads_out(path: str) -> bool:
     """Whether a path, starting at the archive's root, is outside the archive."""
     return path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
+
+
+class _Headers(Protocol):
+    """Where the headers of an archive are read, from the first to the last."""
+
+    def at(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, or fewer at the end."""
+        ...
+
+    def member(self, offset: int, size: int, magic_bytes: int) -> bytes:
+        """The first bytes of a file of `size` bytes, which begins at `offset`."""
+        ...
 
 
 class _Window:
@@ -224,3 +263,7 @@ class _Window:
             fetched = min(max(length, WINDOW_BYTES), self._blob.size - offset)
             self._start, self._bytes = offset, b"".join(self._blob.read(offset, fetched))
         return self._bytes[offset - self._start : end - self._start]
+
+    def member(self, offset: int, size: int, magic_bytes: int) -> bytes:
+        """The first bytes of a file of `size` bytes, which begins at `offset`."""
+        return self.at(offset, min(size, magic_bytes))

@@ -11,7 +11,7 @@ from s3_to_ecr.layouts import bare_blob, image_archive, oci_layout, registry_sto
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
 from s3_to_ecr.settings import Settings
 
-_LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, image_archive, bare_blob)
+_LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, bare_blob, image_archive)
 
 
 def route(key: str, settings: Settings) -> Job:
@@ -27,12 +27,13 @@ def route(key: str, settings: Settings) -> Job:
     match = next(filter(None, (layout.match(path) for layout in _LAYOUTS)))
     if isinstance(match, Ignore):
         return match
-    if is_bundle(settings, match.folder) and (match.folder is not None or match.may_be_bundle):
+    in_bundle = is_bundle(settings, match.folder) and (match.folder is not None or match.may_be_bundle)
+    if in_bundle:
         if match.part_of_image and not match.image_layout:
             return Ignore("a blob of a bundle: it is uploaded with the images that name it", part_of_image=True)
     else:
         destination(settings, match.folder)
-    if match.image_layout:
+    if match.image_layout and (in_bundle or not match.recognised):
         return PushImages(match.folder, match.image_layout, part_of_image=match.part_of_image)
     return UploadLayer(
         destination(settings, match.folder).repository,
@@ -40,4 +41,6 @@ def route(key: str, settings: Settings) -> Job:
         blob_key=settings.key_prefix + match.blob_key if match.blob_key else None,
         part_of_image=match.part_of_image,
         may_be_manifest=match.may_be_manifest,
+        recognised=match.recognised,
+        folder=match.folder if match.recognised else None,
     )

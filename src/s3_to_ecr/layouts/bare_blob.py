@@ -1,4 +1,4 @@
-"""A blob on its own: any other key. A file name that is a digest is believed, because ECR verifies it."""
+"""A blob on its own whose file name is its digest. The name is believed, because ECR verifies it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import re
 from s3_to_ecr.images.manifests import HEX
 from s3_to_ecr.layouts.jobs import Match
 
-_DIGEST = re.compile(rf"(?:sha256:)?(?P<hex>{HEX})")
+_PATH = re.compile(rf"(?:(?P<folder>.+)/)?(?:sha256:)?(?P<hex>{HEX})", re.DOTALL)
 
 
-def match(key: str) -> Match:
-    """`<repo>/sha256:<hex>`, `<repo>/<64 hex>` and `<repo>/<anything else>`, where `<repo>/` is optional."""
-    folder, slash, name = key.rpartition("/")
-    digest = _DIGEST.fullmatch(name)
-    return Match(folder if slash else None, f"sha256:{digest['hex']}" if digest else None)
+def match(key: str) -> Match | None:
+    """`<repo>/sha256:<hex>` and `<repo>/<64 hex>`, where `<repo>/` is optional."""
+    found = _PATH.fullmatch(key)
+    return Match(found["folder"], f"sha256:{found['hex']}") if found else None

@@ -3,6 +3,8 @@
 From Docker 25 on such an archive is an OCI layout, whose manifests are pushed as they are. Older ones hold only
 `manifest.json`, which names a config and layers but is not an image manifest. In that case one is made, with the config
 and the layers exactly as they are in the archive.
+
+Any of these may be compressed, with gzip, zstd, xz or bzip2. What an object is, its content says, whatever its name.
 """
 
 from __future__ import annotations
@@ -15,43 +17,41 @@ from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.layouts.jobs import Match
 from s3_to_ecr.s3_objects import S3Object
 
-_KEY = re.compile(r"(?:(?P<folder>.+)/)?(?P<name>[^/]+)(?P<kind>\.tar|\.tar\.gz|\.tgz)", re.DOTALL)
+# The endings that archives have, and those that say how they are compressed.
+_ENDINGS = re.compile(
+    r"(?:(?:\.(?:tar|oci|image|docker))*(?:\.(?:gz|zst|zstd|xz|bz2))?|\.(?:tgz|tzst|txz|tbz|tbz2))\Z", re.IGNORECASE
+)
 
 
-def match(key: str) -> Match | None:
-    """`<repo>/<name>.tar`, where `<repo>/` is optional; and compressed ones, to refuse image archives among them."""
-    found = _KEY.fullmatch(key)
-    if not found:
-        return None
-    image_layout = ImageArchive(found["name"]) if found["kind"] == ".tar" else CompressedArchive()
-    return Match(found["folder"], image_layout=image_layout, may_be_bundle=True)
+def match(key: str) -> Match:
+    """`<repo>/<any name>`, where `<repo>/` is optional. What is called `.tar` has to be a tar archive."""
+    folder, slash, name = key.rpartition("/")
+    found = _ENDINGS.search(name, 1)
+    is_tar = name.lower().endswith(".tar")
+    archive = ImageArchive(name[: found.start()] if found else name, is_tar=is_tar)
+    recognised = None if is_tar else archive
+    return Match(folder if slash else None, image_layout=archive, recognised=recognised, may_be_bundle=True)
 
 
 @dataclass(frozen=True)
 class ImageArchive:
-    """The images in a tar archive with this `name`, without the ending."""
+    """The images in an archive with this `name`, without its endings. What its name calls a tar has to be one."""
 
     name: str
+    is_tar: bool = True
+
+    def is_likely(self, start: bytes) -> bool:
+        """Whether an object that begins like this is probably an image archive."""
+        # Imported here to start faster: layers with a known digest, and many others, do not need what this imports.
+        from s3_to_ecr.images.tar import may_hold_images  # noqa: PLC0415
+
+        return may_hold_images(start)
 
     def find(self, reader: ObjectReader, target: S3Object) -> PushRequest | None:
-        """The archive's images; `None` for a tar of something else."""
-        # Imported here to start faster: only archives need what these import.
-        from s3_to_ecr.images.image_archive import images_in  # noqa: PLC0415
+        """The archive's images; `None` for something else."""
+        from s3_to_ecr.images.image_archive import images_in  # noqa: PLC0415 (as above)
         from s3_to_ecr.images.tar import read_archive  # noqa: PLC0415
 
         blob = reader.open(target)
-        archive = read_archive(blob, reader.deadline) if blob.size else None
+        archive = read_archive(blob, reader.deadline, reader.memory, is_tar=self.is_tar) if blob.size else None
         return images_in(archive, blob, self.name, reader.deadline) if archive else None
-
-
-@dataclass(frozen=True)
-class CompressedArchive:
-    """As a rule a layer. A compressed image archive cannot be read in pieces."""
-
-    def find(self, reader: ObjectReader, target: S3Object) -> None:
-        """Raises `UnsupportedArchive` for an image archive."""
-        from s3_to_ecr.images.tar import WINDOW_BYTES, refuse_compressed  # noqa: PLC0415 (as above)
-
-        blob = reader.open(target)
-        if blob.size:
-            refuse_compressed(b"".join(blob.read(0, min(blob.size, WINDOW_BYTES))))

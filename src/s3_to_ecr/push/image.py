@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import graphlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import ImagesFound, Registry
 from s3_to_ecr.errors import (
@@ -93,6 +95,7 @@ class ImagePusher:
         repositories = list(dict.fromkeys(target.repository for target in targets))
         found: dict[str, ImagesFound] = {}
         missing: dict[str, RepositoryMissing] = {}
+        failed = self._push_stream(targets, request, found) if request.is_stream else {}
         pushed: list[_Pushed] = []
         for target in targets:
             if target.repository in missing:
@@ -102,7 +105,7 @@ class ImagePusher:
                 try:
                     if target.repository not in found:
                         found[target.repository] = self._look_up(target.repository, targets)
-                    work = partial(self._push, target, request, found[target.repository])
+                    work = partial(self._push, target, request, found[target.repository], failed)
                     pushed.append(self._registry.in_repository(target.repository, work))
                 except RepositoryMissing as error:
                     missing[target.repository] = error
@@ -123,8 +126,38 @@ class ImagePusher:
         except RepositoryMissing:
             return ImagesFound(frozenset(), {})
 
-    def _push(self, target: Target, request: PushRequest, found: ImagesFound) -> _Pushed:
-        """Pushes one image, unless ECR was `found` to have it with all of its tags."""
+    def _push_stream(
+        self, targets: Sequence[Target], request: PushRequest, found: dict[str, ImagesFound]
+    ) -> dict[tuple[str, str], S3ToEcrError]:
+        """Uploads the layers of all images in one pass, and returns what has failed, by repository and digest.
+
+        It notes what is `found` in each repository.
+        """
+        blobs: dict[tuple[str, str], Blob] = {}
+        for target in targets:
+            # What is wrong with an image is reported when the image is pushed.
+            with suppress(S3ToEcrError):
+                if target.repository not in found:
+                    found[target.repository] = self._look_up(target.repository, targets)
+                if target.image.digest in found[target.repository].there:
+                    continue
+                find = partial(self._missing_blobs, target, request)
+                missing = self._registry.in_repository(target.repository, find)
+                blobs |= {(target.repository, digest): blob for digest, blob in missing.items()}
+        return self._layers.push_in_order(blobs, request.document.key)
+
+    def _missing_blobs(self, target: Target, request: PushRequest) -> dict[str, Blob]:
+        manifests = self._missing_manifests(_descriptor(target), request.source, target.repository)
+        return self._layers.missing(manifests, request, target.repository)
+
+    def _push(
+        self,
+        target: Target,
+        request: PushRequest,
+        found: ImagesFound,
+        failed: Mapping[tuple[str, str], S3ToEcrError],
+    ) -> _Pushed:
+        """Pushes one image, unless ECR was `found` to have it with all of its tags. Some layers may have `failed`."""
         self._deadline.require("the next image")
         started = time.monotonic()
         for tag in target.tags:
@@ -137,7 +170,7 @@ class ImagePusher:
                 self._claim(target.tags, request.document, target.repository)
             pushed = _Pushed(target, changed=False)
         else:
-            manifest = self._push_content(target, request, exists=exists)
+            manifest = self._push_content(target, request, failed, exists=exists)
             kept_tags = self._put_tagged(manifest, missing_tags, request.document, target.repository)
             if not exists and len(kept_tags) == len(missing_tags):
                 self._put(target.repository, manifest)
@@ -147,13 +180,15 @@ class ImagePusher:
         self._outcomes.record_image(pushed.tags, time.monotonic() - started, pushed=pushed.changed)
         return pushed
 
-    def _push_content(self, target: Target, request: PushRequest, *, exists: bool) -> Manifest:
+    def _push_content(
+        self, target: Target, request: PushRequest, failed: Mapping[tuple[str, str], S3ToEcrError], *, exists: bool
+    ) -> Manifest:
         """Brings everything into ECR that has to be there before the image's own manifest, which it returns."""
-        root = Descriptor(target.image.digest, target.image.media_type)
+        root = _descriptor(target)
         if exists:
             return parse_manifest(request.source.manifest(root.digest), root)
         *children, manifest = self._missing_manifests(root, request.source, target.repository)
-        self._layers.push_missing([*children, manifest], request, target.repository)
+        self._layers.push_missing([*children, manifest], request, target.repository, failed)
         for child in children:
             self._put(target.repository, child)
         return manifest
@@ -248,6 +283,10 @@ def _check_refusal(manifest: Manifest, root: str) -> None:
         raise UnsupportedManifest(f"ECR does not accept the manifest {manifest.digest}{of_image}: {manifest.refusal}")
     if manifest.doubts:
         logger.warning("ECR may refuse a manifest", manifest=manifest.digest, reason="; ".join(manifest.doubts))
+
+
+def _descriptor(target: Target) -> Descriptor:
+    return Descriptor(target.image.digest, target.image.media_type)
 
 
 def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]) -> Result:

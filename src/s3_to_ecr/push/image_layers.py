@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
@@ -27,7 +28,7 @@ from s3_to_ecr.images.manifests import Manifest
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.push.layer import LayerPusher
 from s3_to_ecr.push.layer_upload import FEWEST_PARTS, PARTS_SHARE
-from s3_to_ecr.telemetry.logs import log_with
+from s3_to_ecr.telemetry.logs import log_with, object_context
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
 # How many layers at a time, if there is memory for their parts. More would not be faster: one of several large layers
@@ -54,8 +55,8 @@ class ImageLayers:
         self._outcomes = outcomes
         self._memory = memory
 
-    def push_missing(self, manifests: Iterable[Manifest], request: PushRequest, repository: str) -> None:
-        """Uploads what the manifests name and ECR lacks, provided that all of it has arrived.
+    def missing(self, manifests: Iterable[Manifest], request: PushRequest, repository: str) -> dict[str, Blob]:
+        """What the manifests name and ECR lacks, by digest, provided that all of it has arrived.
 
         Raises `BlobsMissing` for what has not arrived, and `UnsupportedManifest` for too many blobs.
         """
@@ -68,6 +69,45 @@ class ImageLayers:
             if availability[digest] != "AVAILABLE":
                 self._deadline.require("the image's blobs")
                 blobs[digest] = request.source.blob(digest)
+        return blobs
+
+    def push_in_order(
+        self, blobs: Mapping[tuple[str, str], Blob], document_key: str
+    ) -> dict[tuple[str, str], S3ToEcrError]:
+        """Uploads blobs of one stream, each by repository and digest, in one pass. Returns what has failed.
+
+        If the stream cannot be read as far as a blob, neither can the blobs that come after it.
+        """
+        failures: dict[tuple[str, str], S3ToEcrError] = {}
+        stopped: S3ToEcrError | None = None
+        for (repository, digest), blob in sorted(blobs.items(), key=lambda item: item[1].offset):
+            with object_context():
+                log_with(repository=repository)
+                try:
+                    if not stopped:
+                        stopped = _go_to(blob)
+                    if stopped:
+                        failures[repository, digest] = stopped
+                        continue
+                    upload = partial(self._push, blob, document_key, repository, digest, self._memory)
+                    self._registry.in_repository(repository, upload)
+                except S3ToEcrError as error:
+                    failures[repository, digest] = error
+        return failures
+
+    def push_missing(
+        self,
+        manifests: Iterable[Manifest],
+        request: PushRequest,
+        repository: str,
+        failed: Mapping[tuple[str, str], S3ToEcrError],
+    ) -> None:
+        """Uploads what the manifests name and ECR lacks. Raises what `missing` does, and what has `failed` before."""
+        blobs = self.missing(manifests, request, repository)
+        if failures := [
+            failed[repository, digest].within(f"layer {digest}") for digest in blobs if (repository, digest) in failed
+        ]:
+            raise combined(failures, _RANKING)
         if blobs:
             self._push_several(blobs, request.document.key, repository)
 
@@ -77,6 +117,8 @@ class ImageLayers:
         A layer that will never work stops those that have not started. One that may work later stops no other.
         """
         at_once = max(1, min(_MOST_AT_ONCE, len(blobs), room_for_layers(self._memory)))
+        if not all(blob.seekable for blob in blobs.values()):
+            at_once = 1  # a stream can be read by one thread only
         failures: list[S3ToEcrError] = []
         with ThreadPoolExecutor(at_once, thread_name_prefix="layer") as threads:
             share = self._memory // at_once
@@ -107,6 +149,17 @@ class ImageLayers:
         except UploadInProgress as error:
             raise error.awaiting(*([blob.key] if is_own_object else [])) from error
         self._outcomes.record_layer(result, time.monotonic() - started)
+
+
+def _go_to(blob: Blob) -> S3ToEcrError | None:
+    """Goes to the beginning of a blob, before its lease is taken, since it may take long. Says what went wrong."""
+    if not blob.seekable:
+        try:
+            for _ in blob.read(0, 0):
+                pass
+        except S3ToEcrError as error:
+            return error
+    return None
 
 
 def room_for_layers(memory: int) -> int:

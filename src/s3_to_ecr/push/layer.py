@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
-from s3_to_ecr.blobs import Blob
+from s3_to_ecr.blobs import Blob, PeekedBlob
 from s3_to_ecr.ecr.api import LayerAvailability, Registry
 from s3_to_ecr.errors import RepositoryMissing
 from s3_to_ecr.push.layer_upload import LayerUploader
@@ -12,6 +14,13 @@ from s3_to_ecr.results import Result
 from s3_to_ecr.state.completed_writes import CompletedWrites
 from s3_to_ecr.state.leases import Lease, Leases
 from s3_to_ecr.telemetry.logs import logger
+
+# How much of a blob is requested to look at its first bytes: ECR's usual part, which is sent next.
+_FIRST_REQUEST_BYTES = 10 * 1024 * 1024
+
+
+class OtherContent(Exception):
+    """The blob is not a layer, but what the caller has asked to be told of. Nothing has been done."""
 
 
 class LayerPusher:
@@ -29,13 +38,22 @@ class LayerPusher:
         self._completed = completed
         self._memory = memory
 
-    def push(self, blob: Blob, repository: str, digest: str | None, sequencer: str | None) -> Result:
+    def push(
+        self,
+        blob: Blob,
+        repository: str,
+        digest: str | None,
+        sequencer: str | None,
+        is_other: Callable[[bytes], bool] | None = None,
+    ) -> Result:
         """Uploads the blob as a layer, unless that has been done. `sequencer` distinguishes writes to the same key.
 
         Raises `UploadInProgress` while another invocation is uploading it, and `OutOfTime` if the next one must resume.
+        Raises `OtherContent` if the digest is unknown and `is_other` says so of the first bytes. It is asked only when
+        they are read anyway.
         """
         if digest is None:
-            return self._push_unknown(blob, repository, sequencer)
+            return self._push_unknown(blob, repository, sequencer, is_other)
         if self._is_available(repository, digest):
             # A repeat, or a layer that arrived in another way: one call finds out, and none to the state table.
             return _result(blob, repository, digest, skipped_because="ECR has the layer")
@@ -51,7 +69,9 @@ class LayerPusher:
             lease.progress = None
             return result
 
-    def _push_unknown(self, blob: Blob, repository: str, sequencer: str | None) -> Result:
+    def _push_unknown(
+        self, blob: Blob, repository: str, sequencer: str | None, is_other: Callable[[bytes], bool] | None
+    ) -> Result:
         """Uploads a layer whose digest nobody knows before it has been read."""
         registry_id, _ = scope = self._registry.scope(repository)
         with self._leases.layer(scope, blob.identity) as lease:
@@ -62,11 +82,24 @@ class LayerPusher:
                 "registry": registry_id,
                 "repository": repository,
             }
-            upload = partial(self._upload, blob, repository, None, lease, self._memory)
+            # If some of it has been sent, it has been looked at.
+            look = is_other if blob.size and not lease.progress else None
+            upload = partial(self._upload_if_layer, blob, repository, lease, look)
             result = self._completed.run(identity, upload, self._still_exists)
             # Only now, because until the result is recorded, the progress says that everything else is done.
             lease.progress = None
             return result
+
+    def _upload_if_layer(
+        self, blob: Blob, repository: str, lease: Lease, is_other: Callable[[bytes], bool] | None
+    ) -> Result:
+        """Uploads the blob. Raises `OtherContent` before that if its first bytes say so."""
+        if is_other is None:
+            return self._upload(blob, repository, None, lease, self._memory)
+        with closing(PeekedBlob(blob, _FIRST_REQUEST_BYTES)) as peeked:
+            if is_other(peeked.start):
+                raise OtherContent
+            return self._upload(peeked, repository, None, lease, self._memory)
 
     def _upload(self, blob: Blob, repository: str, digest: str | None, lease: Lease, memory: int) -> Result:
         """Uploads the blob. Creates the repository first if it is missing and may be created."""

@@ -53,7 +53,7 @@ def versioned(s3: S3Client) -> ObjectRange:
 
 
 def opened(s3: S3Client, target: S3Object) -> ObjectRange:
-    return ObjectReader(s3, deadline_of(Invocation())).open(target)
+    return ObjectReader(s3, deadline_of(Invocation()), 1 << 30).open(target)
 
 
 def read(blob: ObjectRange, first: int, length: int) -> bytes:

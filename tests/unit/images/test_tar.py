@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 IMAGE = images.image([b"layer" * 40_000, b"another"])
 DEADLINE = deadline_of(Hourglass())  # never reached, however long the tests run
+MEMORY = 1 << 30
 SAVED = images.docker_save(["app:1.0"], IMAGE)
 
 
@@ -54,11 +55,11 @@ def test_members_are_ranges_of_the_object(s3_double: S3Double) -> None:
     client: S3Client = boto3.client("s3", endpoint_url=s3_double.url)
     blob = ObjectRange(client, "bucket", "app/1.tar", None, "e7a6", len(SAVED), object_size=len(SAVED))
 
-    archive = read_archive(blob, DEADLINE)
+    archive = read_archive(blob, DEADLINE, MEMORY)
 
     assert archive
     member = archive.file("manifest.json")
-    assert member
+    assert isinstance(member, ObjectRange)
     assert SAVED[member.offset : member.offset + member.size] == member.read_all()
     assert (member.object_size, member.etag) == (len(SAVED), "e7a6")
     assert str(member.offset) in member.identity
@@ -69,7 +70,7 @@ def test_members_are_ranges_of_the_object(s3_double: S3Double) -> None:
 def test_only_windows_around_the_headers_are_read() -> None:
     blob = Local.of(SAVED)
 
-    archive = read_archive(blob, DEADLINE)
+    archive = read_archive(blob, DEADLINE, MEMORY)
 
     assert archive
     found = images_in(archive, blob, "name", DEADLINE)
@@ -83,7 +84,7 @@ def test_only_windows_around_the_headers_are_read() -> None:
 def test_a_layer_of_many_files_is_recognised_by_its_first() -> None:
     blob = Local.of(images.tar({f"usr/bin/{number}": b"x" * 1000 for number in range(1000)}))
 
-    assert read_archive(blob, DEADLINE) is None
+    assert read_archive(blob, DEADLINE, MEMORY) is None
     assert len(blob.requested) == 1
 
 
@@ -93,7 +94,7 @@ def test_nothing_past_the_end_is_read(size: int) -> None:
     content = images.tar({"manifest.json": b"[]"}).ljust(size, b"\0")
     blob = Local.of(content)
 
-    assert read_archive(blob, DEADLINE) is not None
+    assert read_archive(blob, DEADLINE, MEMORY) is not None
     assert all(first + length <= len(content) for first, length in blob.requested)
 
 
@@ -109,7 +110,7 @@ def test_a_damaged_archive_is_read_or_rejected(seed: int, damages: int) -> None:
     del content[chance.choice([len(content), chance.randrange(1, len(content))]) :]
     blob = Local.of(bytes(content))
     try:
-        archive = read_archive(blob, DEADLINE)
+        archive = read_archive(blob, DEADLINE, MEMORY)
         if archive:
             images_in(archive, blob, "name", DEADLINE)
     except Rejected:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts import route
-from s3_to_ecr.layouts.image_archive import CompressedArchive, ImageArchive
+from s3_to_ecr.layouts.image_archive import ImageArchive
 from s3_to_ecr.layouts.jobs import Ignore, PushImages, UploadLayer
 from s3_to_ecr.layouts.oci_layout import OciLayout
 from s3_to_ecr.layouts.registry_storage import RegistryLink
@@ -49,7 +49,40 @@ def settings(key_prefix: str = "", repository_prefix: str = "", default_reposito
     ],
 )
 def test_a_blob_goes_to_the_repository_that_its_folder_names(key: str, repository: str, digest: str | None) -> None:
-    assert route(key, settings()) == UploadLayer(repository, digest)
+    job = route(key, settings())
+
+    assert isinstance(job, UploadLayer)
+    assert (job.repository, job.digest) == (repository, digest)
+
+
+def layer_or_images(repository: str, name: str, folder: str | None) -> UploadLayer:
+    return UploadLayer(repository, None, recognised=ImageArchive(name, is_tar=False), folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("v1", "v1"),
+        ("v1.2", "v1.2"),
+        ("v1.2.tgz", "v1.2"),
+        ("v1.tar.gz", "v1"),
+        ("v1.Tar.Zst", "v1"),
+        ("v1.tzst", "v1"),
+        ("v1.tar.xz", "v1"),
+        ("v1.txz", "v1"),
+        ("v1.tar.bz2", "v1"),
+        ("v1.tbz2", "v1"),
+        ("v1.gz", "v1"),
+        ("v1.oci", "v1"),
+        ("v1.image", "v1"),
+        ("v1.oci.tar.zstd", "v1"),
+        ("v1.tar.gz.bak", "v1.tar.gz.bak"),
+        ("v1.tar\n", "v1.tar\n"),
+        (".tar.gz", ".tar"),
+    ],
+)
+def test_what_may_be_an_archive_is_known_by_its_name_without_the_endings(file: str, name: str) -> None:
+    assert route(f"team/app/{file}", settings()) == layer_or_images("team/app", name, "team/app")
 
 
 @pytest.mark.parametrize("key", ["app/", "app/folder/", "/", f"app/{DIGEST}/"])
@@ -58,8 +91,8 @@ def test_folder_markers_are_ignored(key: str) -> None:
 
 
 def test_the_key_prefix_is_stripped_first() -> None:
-    assert route("layers/app/file", settings(key_prefix="layers/")) == UploadLayer("app", None)
-    assert route("img-app/file", settings(key_prefix="img-")) == UploadLayer("app", None)
+    assert route("layers/app/file", settings(key_prefix="layers/")) == layer_or_images("app", "file", "app")
+    assert route("img-app/file", settings(key_prefix="img-")) == layer_or_images("app", "file", "app")
 
 
 def test_objects_outside_the_key_prefix_are_ignored() -> None:
@@ -69,22 +102,22 @@ def test_objects_outside_the_key_prefix_are_ignored() -> None:
 
 
 def test_the_repository_prefix_comes_before_the_folder() -> None:
-    assert route("app/file", settings(repository_prefix="mirror/")) == UploadLayer("mirror/app", None)
+    assert route("app/file", settings(repository_prefix="mirror/")) == layer_or_images("mirror/app", "file", "app")
 
 
 def test_a_key_with_no_folder_goes_to_the_default_repository() -> None:
-    assert route("file", settings(default_repository="base")) == UploadLayer("base", None)
+    assert route("file", settings(default_repository="base")) == layer_or_images("base", "file", None)
     assert route(DIGEST, settings(default_repository="base")) == UploadLayer("base", DIGEST)
-    assert route("layers/file", settings("layers/", "mirror/", "base")) == UploadLayer("mirror/base", None)
+    assert route("layers/file", settings("layers/", "mirror/", "base")) == layer_or_images("mirror/base", "file", None)
 
 
-@pytest.mark.parametrize("key", ["file", DIGEST, HEX, "index.json", f"blobs/sha256/{HEX}", "manifest.json"])
+@pytest.mark.parametrize("key", [DIGEST, HEX, "index.json", f"blobs/sha256/{HEX}", "manifest.json"])
 def test_a_key_with_no_folder_and_no_default_is_rejected(key: str) -> None:
     with pytest.raises(RepositoryNotNamed, match="DEFAULT_REPOSITORY"):
         route(key, settings())
 
 
-@pytest.mark.parametrize("key", ["_/file", f"team/_/{DIGEST}", "_/a/b"])
+@pytest.mark.parametrize("key", [f"team/_/{DIGEST}", f"_/a/{DIGEST}"])
 def test_a_layer_cannot_be_in_a_bundle(key: str) -> None:
     with pytest.raises(RepositoryNotNamed, match="under <repository>/"):
         route(key, settings(default_repository="base"))
@@ -92,6 +125,7 @@ def test_a_layer_cannot_be_in_a_bundle(key: str) -> None:
 
 def test_an_archive_with_no_folder_may_be_a_bundle_if_there_is_no_default() -> None:
     assert route("x.tar", settings()) == PushImages(None, ImageArchive("x"))
+    assert route("x.tgz", settings()) == PushImages(None, ImageArchive("x", is_tar=False))
 
 
 @pytest.mark.parametrize(
@@ -142,8 +176,7 @@ def test_a_folder_that_ecr_does_not_accept_is_rejected(key: str) -> None:
         ("app/1.0.tar", PushImages("app", ImageArchive("1.0"))),
         ("image.tar", PushImages(None, ImageArchive("image"))),
         (f"app/{DIGEST}.tar", PushImages("app", ImageArchive(DIGEST))),
-        ("app/layer.tar.gz", PushImages("app", CompressedArchive())),
-        ("app/layer.tgz", PushImages("app", CompressedArchive())),
+        ("app/IMAGE.TAR", PushImages("app", ImageArchive("IMAGE"))),
         ("team/app/manifest.json", PushImages("team/app", DirLayout(Reference(None, "team/app"), is_sure=False))),
         ("team/app:1.0/manifest.json", PushImages("team/app", DirLayout(Reference("1.0", "team/app"), is_sure=True))),
         (f"app@{DIGEST}/manifest.json", PushImages("app", DirLayout(Reference(None, "app"), is_sure=True))),
@@ -153,6 +186,8 @@ def test_a_folder_that_ecr_does_not_accept_is_rejected(key: str) -> None:
         (f"team/app/{HEX}", UploadLayer("team/app", DIGEST, part_of_image=True)),
         (f"team/app:1.0/{HEX}", UploadLayer("team/app", DIGEST, part_of_image=True)),
         ("_/x.tar", PushImages("_", ImageArchive("x"))),
+        ("_/x.tar.zst", PushImages("_", ImageArchive("x", is_tar=False))),
+        ("team/_/file", PushImages("team/_", ImageArchive("file", is_tar=False))),
         ("team/_/a/b/x.tar", PushImages("team/_/a/b", ImageArchive("x"))),
         ("_/any/index.json", PushImages("_/any", OciLayout())),
     ],
