@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,12 @@ def _sample_bundle() -> bytes:
     return images.tar(images.oci_layout(built))
 
 
+def _stored(content: bytes) -> bytes:
+    """The content as gzip that does not compress: its bytes are the same with every version of zlib."""
+    compressor = zlib.compressobj(level=0, wbits=31)
+    return compressor.compress(content) + compressor.flush()
+
+
 def _samples(folder: str, files: Files) -> tuple[Sample, ...]:
     return tuple(Sample(folder + path, content) for path, content in files.items())
 
@@ -70,6 +77,8 @@ SAMPLES = (
     Sample(f"{REPOSITORY}/docker-save-25.tar", images.docker_save_25([], _sample_image("docker save 25"))),
     *_samples(f"{REPOSITORY}:skopeo-dir/", images.skopeo_dir(_sample_image("skopeo dir"))),
     Sample("_/bundle.tar", _sample_bundle()),
+    Sample(f"{REPOSITORY}/gzip.tgz", _stored(images.docker_save([], _sample_image("gzip")))),
+    Sample(f"{REPOSITORY}/zstd.tar.zst", images.compress(images.docker_save_25([], _sample_image("zstd")), "zstd")),
 )
 
 

@@ -82,13 +82,23 @@ def test_each_image_of_a_bundle_goes_to_the_repository_that_its_reference_names(
     assert not strict_ecr.repositories["app"].images
 
 
+@pytest.mark.parametrize(
+    ("ending", "compression"), [(".tar", None), (".tar.gz", "gzip"), (".tar.zst", "zstd"), ("", "xz")]
+)
 def test_a_docker_archive_of_a_dozen_repositories_creates_them_all(
-    doubled: dict[str, str], load_handler: Load, s3_double: S3Double, strict_ecr: EcrDouble
+    ending: str,
+    compression: str | None,
+    doubled: dict[str, str],
+    load_handler: Load,
+    s3_double: S3Double,
+    strict_ecr: EcrDouble,
 ) -> None:
     handler = load_handler(doubled, CREATE_REPOSITORIES="true", REPOSITORY_PREFIX="mirror/")
     names = [[f"docker.io/rancher/mirrored-{number}:v1", f"docker.io/rancher/{number}:v2"] for number in range(6)]
 
-    [result] = invoke(handler, [put(s3_double, "_/k3s-airgap-images.tar", docker_bundle(names))])
+    archive = docker_bundle(names) if compression is None else images.compress(docker_bundle(names), compression)
+
+    [result] = invoke(handler, [put(s3_double, f"_/k3s-airgap-images{ending}", archive)])
 
     pushed = {image["repository"]: image["tags"] for image in result["images"]}
     assert pushed == {
@@ -126,6 +136,15 @@ def test_the_blobs_of_a_bundled_layout_wait_for_its_index(
 
     assert_bundle_is_there(strict_ecr)
     assert {result["action"] for result in results} <= {"ignored", "pushed"}
+
+
+@pytest.mark.parametrize("content", [layer("srv/x", b"x"), b"no archive"])
+@pytest.mark.parametrize("key", ["_/layer", "any name"])
+def test_a_layer_where_only_bundles_belong_is_rejected(
+    key: str, content: bytes, handler: Function, s3_double: S3Double
+) -> None:
+    with pytest.raises(RepositoryNotNamed):
+        invoke(handler, [put(s3_double, key, content)])
 
 
 def test_an_empty_layout_in_a_bundle_asks_for_nothing(handler: Function, s3_double: S3Double) -> None:

@@ -128,7 +128,17 @@ def test_every_sample_event_uploads_its_sample(
 
 
 @pytest.mark.parametrize(
-    "layout", ["oci-layout", "static-registry", "registry-storage", "docker-save", "docker-save-25", "skopeo-dir"]
+    "layout",
+    [
+        "oci-layout",
+        "static-registry",
+        "registry-storage",
+        "docker-save",
+        "docker-save-25",
+        "skopeo-dir",
+        "gzip",
+        "zstd",
+    ],
 )
 def test_the_sample_event_of_every_layout_pushes_its_image(
     stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation, layout: str

@@ -194,6 +194,23 @@ def test_an_oci_layout_that_is_synced_in_the_worst_order_is_mirrored(
     assert_repeat_is_free(bucket, events, strict_ecr)
 
 
+@pytest.mark.parametrize("command", ["gzip --best", "zstd --ultra -20 --long=27"])
+def test_archives_that_the_tools_have_compressed_are_mirrored(
+    command: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    events: list[dict[str, Any]] = []
+    for form, tag in (("oci-archive", "multi"), ("docker-archive", "umoci")):
+        archive = tmp_path / f"{form}.tar"
+        reference = f"{archive}:{tag}" if form == "oci-archive" else f"{archive}:example.com/app:{tag}"
+        copy(f"oci:{layout}:{tag}", f"{form}:{reference}", *(["--all"] if form == "oci-archive" else []))
+        packed = run(*command.split(), "--stdout", "--quiet", str(archive))
+        events += bucket.drop(f"app/{form}", packed)
+
+    assert_pulled(f"oci-archive:{tmp_path / 'oci-archive.tar'}:multi", ecr, "multi", tmp_path)
+    assert_same_config_and_diff_ids(f"docker-archive:{tmp_path / 'docker-archive.tar'}", f"{ecr}:umoci", tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
 @pytest.mark.parametrize("tag", TAGS)
 def test_an_oci_archive_is_mirrored(
     tag: str, layout: Path, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path

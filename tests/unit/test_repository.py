@@ -83,6 +83,8 @@ def test_every_event_source_and_layout_has_a_sample_event() -> None:
         "registry-storage",
         "docker-save",
         "docker-save-25",
+        "gzip",
+        "zstd",
     }
 
 
