@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from bench import measure, plot, report
+from bench import archives, measure, plot, report
 from bench.contestants import Measure
 from bench.measure import GIB, MIB
 from bench.report import Results
@@ -21,15 +23,19 @@ from bench.sink import PART_SIZE, VERIFIED
 RUNS = [("floor", True), ("s3-to-ecr", True), ("plain", True), ("floor", False), ("s3-to-ecr", False), ("plain", False)]
 
 
-def run(size: int, large: int, rounds: int) -> Results:
-    """Runs all measurements with layers of `size` bytes, and for memory of up to `large` bytes."""
-    results = Results(size, rounds, skopeo_version=measure.skopeo_version())
+def run(size: int, large: int, archive: int, rounds: int) -> Results:
+    """Runs all measurements with layers of `size` bytes, and for memory of up to `large` bytes.
+
+    The image in an archive has `archive` bytes.
+    """
+    results = Results(size, rounds, archive, skopeo_version=measure.skopeo_version())
     with running() as servers:
         _check(results, servers)
         _throughput(results, servers)
         _memory(results, servers, large)
     with running(first_byte_seconds=report.FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS) as servers:
         _delays(results, servers)
+    _archives(results, archive)
     _cold_starts(results)
     results.calls = measure.calls()
     return results
@@ -81,6 +87,20 @@ def _delays(results: Results, servers: Servers) -> None:
     results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
 
 
+def _archives(results: Results, size: int) -> None:
+    say("archives: plain and compressed")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        runs: dict[tuple[str, str], Callable[[], Measure]] = {}
+        for ending, path in archives.made(Path(folder), size).items():
+            servers = stack.enter_context(running(file=path))
+            runs["s3-to-ecr", ending] = partial(measure.archive, "push", servers, path)
+            runs["unpack", ending] = partial(measure.archive, "unpack", servers, path)
+            if results.skopeo_version:
+                runs["skopeo", ending] = partial(measure.skopeo_archive, servers, path)
+        found = measure.interleaved(results.few_rounds, runs)
+    results.archives = {run: measure.median(costs) for run, costs in found.items()}
+
+
 def _cold_starts(results: Results) -> None:
     say("cold start")
     queue = {"QUEUE_URL": "https://queue"}
@@ -106,12 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--mib", type=int, default=GIB // MIB, help="the layer's size in MiB")
     parser.add_argument("--large-mib", type=int, default=4 * GIB // MIB, help="the largest layer for memory, in MiB")
+    parser.add_argument("--archive-mib", type=int, default=GIB // MIB, help="the size of an archive's image, in MiB")
     parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="the folder for the results")
     arguments = parser.parse_args()
     if not sys.platform.startswith("linux"):
         parser.error("the benchmarks need Linux, because they read /proc")
-    results = run(arguments.mib * MIB, arguments.large_mib * MIB, arguments.rounds)
+    results = run(arguments.mib * MIB, arguments.large_mib * MIB, arguments.archive_mib * MIB, arguments.rounds)
     plot.draw(results, arguments.output / "results.svg")
     text = report.markdown(results)
     (arguments.output / "RESULTS.md").write_text(text)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TypeVar
 
 from bench.contestants import Measure, Task, peak_bytes
@@ -66,9 +67,24 @@ def transfer(contestant: str, servers: Servers, size: int, *, known: bool, folde
     return Measure(**json.loads(done.stderr.splitlines()[-1]))
 
 
+def archive(what: str, servers: Servers, path: Path) -> Measure:
+    """The cost to `push` an image archive, or only to `unpack` it."""
+    done = python("-m", "bench.archives", what, str(path), servers.source, servers.sink)
+    return Measure(**json.loads(done.stderr.splitlines()[-1]))
+
+
+def skopeo_archive(servers: Servers, path: Path) -> Measure:
+    """`skopeo copy --preserve-digests` of an image archive to a registry, which takes its layers as they are."""
+    return _skopeo(f"docker-archive:{path}", f"docker://{servers.sink.removeprefix('http://')}/{FOLDER}archive:latest")
+
+
 def skopeo(servers: Servers, size: int, folder: str = FOLDER) -> Measure:
     """`skopeo copy --preserve-digests` of an image with that one layer, from registry to registry."""
     images = [f"docker://{url.removeprefix('http://')}/{folder}{size}:latest" for url in (servers.source, servers.sink)]
+    return _skopeo(*images)
+
+
+def _skopeo(*images: str) -> Measure:
     with tempfile.TemporaryDirectory() as home:
         command = ["skopeo", "copy", "--preserve-digests", "--insecure-policy", "--quiet", "--tmpdir", home]
         command += ["--src-tls-verify=false", "--dest-tls-verify=false", *images]

@@ -32,6 +32,8 @@ MOST_OF_BOUND = 1.05
 MOST_BYTES = 160_000_000
 MOST_GROWTH = 1.05
 MOST_OF_COLD_START = 1.25
+MOST_OF_PLAIN_ARCHIVE = 1.2
+MOST_BYTES_OF_ARCHIVES = 400_000_000
 
 
 @dataclass
@@ -40,10 +42,12 @@ class Results:
 
     size: int
     rounds: int
+    archive_size: int
     skopeo_version: str | None
     throughput: dict[tuple[str, bool], Measure] = field(default_factory=dict)
     memory: dict[tuple[int, bool], Measure] = field(default_factory=dict)
     delayed: dict[tuple[str, bool], Measure] = field(default_factory=dict)
+    archives: dict[tuple[str, str], Measure] = field(default_factory=dict)
     highest_peak: int = 0
     cold_starts: dict[str, float] = field(default_factory=dict)
     cold_starts_compiling: dict[str, float] = field(default_factory=dict)
@@ -79,7 +83,7 @@ class Results:
 def markdown(results: Results) -> str:
     """The text of RESULTS.md."""
     sections = [_head(results), _goals(results), _throughput(results), _delayed(results), _memory(results)]
-    sections += [_cold_start(results), _calls(results), _skopeo(results)]
+    sections += [_archives(results), _cold_start(results), _calls(results), _skopeo(results)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -102,7 +106,9 @@ def _machine() -> str:
         ),
         platform.machine(),
     )
-    packages = ", ".join(f"{name} {version(name)}" for name in ("botocore", "pybase64", "aws-lambda-powertools"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("botocore", "pybase64", "zlib-ng", "aws-lambda-powertools")
+    )
     return f"{model}, {os.cpu_count()} cores; Python {sys.version.split()[0]}, {packages}"
 
 
@@ -123,6 +129,7 @@ def _goals(results: Results) -> str:
         (f"Peak memory for {_size(largest)}, relative to {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
         ("Cold start, relative to boto3 with three clients", cold, MOST_OF_COLD_START, ".2f"),
     ]
+    goals += _archive_goals(results)
     if results.skopeo_version:
         computed = results.cpu_per_gib("s3-to-ecr", known=False)
         goals.append(("CPU relative to skopeo, digest known", cpu / results.cpu_per_gib("skopeo"), 1, ".2f"))
@@ -178,6 +185,42 @@ def _memory(results: Results) -> str:
 
 The largest resident memory of {NAMES["s3-to-ecr"]}'s process, in MB. Medians of {results.few_rounds} rounds."""
     return f"{text}\n\n" + table(("layer", "digest", "peak MB"), rows)
+
+
+def _archives(results: Results) -> str:
+    rows = []
+    for (name, ending), measured in results.archives.items():
+        if name != "unpack":
+            unpacking = results.archives["unpack", ending].cpu_seconds
+            rows.append(
+                (
+                    f"`.{ending}`",
+                    NAMES[name],
+                    f"{measured.cpu_seconds:.2f}",
+                    f"{unpacking:.2f}",
+                    f"{measured.wall_seconds:.2f}",
+                    f"{measured.peak_bytes / 1e6:.0f}",
+                )
+            )
+    text = f"""## Image archives
+
+An image of {_size(results.archive_size)} as `docker save` writes it, beside `skopeo copy --preserve-digests
+docker-archive:` of the same file to a registry. *Unpacking* is what it takes to decompress the archive once with the
+function's decoder, and nothing else: gzip and zstd are decompressed twice, to find the layers and to send them. Medians
+of {results.few_rounds} rounds."""
+    return f"{text}\n\n" + table(("archive", "", "CPU s", "unpacking, CPU s", "wall s", "peak MB"), rows)
+
+
+def _archive_goals(results: Results) -> list[tuple[str, float, float, str]]:
+    """CPU of a compressed archive, relative to unpacking it twice and 1.2 times the plain one; and the largest peak."""
+    plain = results.archives["s3-to-ecr", "tar"].cpu_seconds
+    goals = []
+    for (name, ending), measured in results.archives.items():
+        if name == "s3-to-ecr" and ending != "tar":
+            bound = 2 * results.archives["unpack", ending].cpu_seconds + MOST_OF_PLAIN_ARCHIVE * plain
+            goals.append((f"CPU of a `.{ending}`, relative to the bound", measured.cpu_seconds / bound, 1.0, ".2f"))
+    peak = max(measured.peak_bytes for (name, _), measured in results.archives.items() if name == "s3-to-ecr")
+    return [*goals, ("Peak memory of archives, MB", peak / 1e6, MOST_BYTES_OF_ARCHIVES / 1e6, ".0f")]
 
 
 def _cold_start(results: Results) -> str:

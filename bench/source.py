@@ -6,18 +6,24 @@ import json
 import re
 import sys
 import time
+from email.utils import formatdate
+from pathlib import Path
 
-from bench.wire import Answer, Connection, Content, Request, digest_of, serve, sha256_of
+from bench.wire import Answer, Connection, Content, FileContent, Request, digest_of, serve, sha256_of
 
 ETAG = "0123456789abcdef0123456789abcdef"
 
 
 class Source:
-    """S3: the key `<folder>/<size>/<name>` is an object of that size, and the layer of the image `<folder>/<size>`."""
+    """S3: the key `<folder>/<size>/<name>` is an object of that size, and the layer of the image `<folder>/<size>`.
 
-    def __init__(self, first_byte_seconds: float) -> None:
+    If there is a `file`, every key is an object with its content.
+    """
+
+    def __init__(self, first_byte_seconds: float, file: Path | None = None) -> None:
         self._first_byte_seconds = first_byte_seconds
-        self.content = Content()
+        self._file = file
+        self.content = FileContent(file) if file else Content()
 
     def answer(self, request: Request, connection: Connection) -> Answer:
         connection.drain(request)
@@ -25,9 +31,11 @@ class Source:
             time.sleep(self._first_byte_seconds)
         if request.path.startswith("/v2/"):
             return self._registry(request)
-        size = size_of(request.path)
+        size = self._file.stat().st_size if self._file else size_of(request.path)
         span = (0, size)
-        headers = {"ETag": f'"{ETAG}"', "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{ETAG}"', "Accept-Ranges": "bytes", "Last-Modified": formatdate(usegmt=True)}
+        if request.method == "HEAD":
+            return Answer(200, headers=headers)
         if requested := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
             span = (int(requested[1]), min(int(requested[2]) + 1, size))
             headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
@@ -75,5 +83,5 @@ def image_of(size: int) -> tuple[bytes, bytes]:
 
 
 if __name__ == "__main__":
-    served = Source(first_byte_seconds=float(sys.argv[1]))
+    served = Source(float(sys.argv[1]), *map(Path, sys.argv[2:]))
     serve(served.answer, served.content)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -150,6 +151,17 @@ class Content:
     def read(self, size: int) -> Iterator[memoryview]:
         for first in range(0, size, _BLOCK_BYTES):
             yield memoryview(self._block)[: size - first]
+
+
+class FileContent(Content):
+    """The bytes of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+
+    def send(self, peer: socket.socket, first: int, end: int) -> None:
+        while first < end:
+            first += os.sendfile(peer.fileno(), self._file, first, end - first)
 
 
 @functools.cache

@@ -12,7 +12,21 @@ from tests.conftest import ROOT
 
 def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "bench", "--mib", "11", "--large-mib", "21", "--rounds", "1", "--output", tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "bench",
+            "--mib",
+            "11",
+            "--large-mib",
+            "21",
+            "--archive-mib",
+            "8",
+            "--rounds",
+            "1",
+            "--output",
+            tmp_path,
+        ],
         cwd=ROOT,
         env=os.environ | {"http_proxy": "http://127.0.0.1:9"},
         check=True,
@@ -21,10 +35,21 @@ def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
     )
 
     results = (tmp_path / "RESULTS.md").read_text()
-    for title in ("Goals", "Throughput", "Waiting", "Memory", "Cold start", "Calls for a blob of 2 KB", "skopeo"):
+    for title in (
+        "Goals",
+        "Throughput",
+        "Waiting",
+        "Memory",
+        "Image archives",
+        "Cold start",
+        "Calls for a blob of 2 KB",
+        "skopeo",
+    ):
         assert f"\n## {title}\n" in results
     for contestant in ("the floor: bare sockets", "**s3-to-ecr**", "plain boto3 loop"):
         assert results.count(f"\n| {contestant} |") >= 2
     assert ("\n| skopeo |" in results) == bool(shutil.which("skopeo"))
+    for ending in ("tar", "tar.gz"):
+        assert f"\n| `.{ending}` | **s3-to-ecr** |" in results
     picture = ET.parse(tmp_path / "results.svg").getroot()  # noqa: S314 (we have just made it)
     assert "plain boto3 loop" in {element.text for element in picture.iter()}
