@@ -60,7 +60,7 @@ class PartCounter:
 def main() -> int:
     """Runs the demonstration and returns the exit code."""
     started = time.monotonic()
-    print("1. Starting S3, SQS, DynamoDB and ECR on this machine (moto).")
+    print("The function runs on a local stack: S3, SQS, DynamoDB and ECR on this machine (moto).")
     with tempfile.TemporaryDirectory() as folder, running() as stack:
         os.environ.update(stack.environment)
         # Logs and metrics would clutter the demonstration's own lines.
@@ -77,32 +77,30 @@ def _a_layer(stack: Stack, handler: Any, folder: Path) -> dict[str, bool]:
     file = folder / "demo-layer.tar.gz"
     file.write_bytes(gzipped_layer(_LAYER_BYTES))
     size, digest = file.stat().st_size, images.digest_of(file.read_bytes())
-    print(f"2. Putting a gzip'd tar layer of {size / _MIB:.1f} MiB at s3://{BUCKET}/{_KEY}")
-    print(f"   sha256sum of the file:      {digest.removeprefix('sha256:')}")
+    print(f"\n1. A layer of {size / _MIB:.1f} MiB at s3://{BUCKET}/{_KEY}")
+    print(f"   sha256sum says    {digest.removeprefix('sha256:')}")
     stack.s3.upload_file(str(file), BUCKET, _KEY)
     [event] = _events_from_queue(stack, [_KEY])
-    print(f"3. S3 sent the event {event['Records'][0]['eventName']} to the queue. Running the handler on it:")
+    print(f"   S3 sends          {event['Records'][0]['eventName']}")
 
     counter = PartCounter(size)
     counter.watch(handler.clients.ecr)
     first = _invoke(handler, event)
     parts_at_first = counter.parts
-    print(f"   The handler's answer: {json.dumps(first)}")
+    print(f"   The function has  {_told(first)} in {parts_at_first} parts")
 
     found = stack.ecr.batch_check_layer_availability(repositoryName=REPOSITORY, layerDigests=[digest])["layers"]
-    print("4. ECR's answer to BatchCheckLayerAvailability for this digest:")
-    print(f"   {json.dumps(found)}")
+    availability = [entry.get("layerAvailability") for entry in found]
+    print(f"   ECR says          {', '.join(map(str, availability))}")
 
-    print("5. The same event again:")
     second = _invoke(handler, event)
     parts_again = counter.parts - parts_at_first
     counter.forget(handler.clients.ecr)
-    print(f"   The handler's answer: {json.dumps(second)}")
-    print(f"   Parts sent the first time: {parts_at_first}; the second time: {parts_again}.")
+    print(f"   The event again:  {_told(second)}, {parts_again} parts")
     return {
         "the handler uploaded the layer": first["action"] == "uploaded",
         "its digest matches sha256sum": first["digest"] == digest,
-        "ECR reports the layer as AVAILABLE": [entry["layerAvailability"] for entry in found] == ["AVAILABLE"],
+        "ECR reports the layer as AVAILABLE": availability == ["AVAILABLE"],
         "the repeated event was skipped": second["action"] == "skipped",
         "the repeated event sent no part": parts_again == 0,
     }
@@ -112,14 +110,18 @@ def _a_layout(stack: Stack, handler: Any) -> dict[str, bool]:
     files = images.oci_layout({"multi-arch": _MULTI_ARCH})
     from s3_to_ecr.errors import BlobsMissing  # noqa: PLC0415 (as the handler)
 
-    print(f"6. Putting an OCI layout of two architectures at s3://{BUCKET}/{REPOSITORY}/, index first:")
+    print(f"\n2. An OCI layout of two architectures at s3://{BUCKET}/{REPOSITORY}/, its index first")
     for path, content in files.items():
         [event] = _put(stack, {path: content})
         try:
-            outcome = _invoke(handler, event)["action"]
-        except BlobsMissing as missing:
-            outcome = f"waits: {missing.reason.partition(',')[0]}"
-        print(f"   {path[:32]:32}  {outcome}")
+            answer = _invoke(handler, event)
+            # A manifest is not pushed by itself: whatever names it pushes it.
+            is_manifest = answer["action"] == "ignored" and path.startswith("blobs/")
+            outcome = "waits for index.json" if is_manifest else answer["action"]
+            outcome = "; ".join([outcome, *map(_told, answer.get("completed", []))])
+        except BlobsMissing:
+            outcome = "waits for its blobs"
+        print(f"   {path[:26]:26}  {outcome}")
     found = _describe(stack, REPOSITORY, "multi-arch")
     return {
         "the layout's index is in ECR under its tag, with the same digest": found.get("imageDigest")
@@ -129,11 +131,12 @@ def _a_layout(stack: Stack, handler: Any) -> dict[str, bool]:
 
 
 def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
-    print(f"7. Putting a `docker save` archive at s3://{BUCKET}/{REPOSITORY}/saved.tar")
+    print(f"\n3. A `docker save` archive at s3://{BUCKET}/{REPOSITORY}/saved.tar")
     [event] = _put(stack, {"saved.tar": images.docker_save(["team/app:1.0"], _SAVED)})
     answer = _invoke(handler, event)
-    print(f"   The handler's answer: {json.dumps(answer)}")
+    print(f"   The function has  {_told(answer)}")
     again = _invoke(handler, event)
+    print(f"   The event again:  {_told(again)}")
     found = _describe(stack, REPOSITORY, "1.0")
     config = next(iter(_SAVED.blobs))
     image = stack.ecr.batch_get_image(repositoryName=REPOSITORY, imageIds=[{"imageTag": "1.0"}])["images"][0]
@@ -145,17 +148,29 @@ def _an_archive(stack: Stack, handler: Any) -> dict[str, bool]:
 
 
 def _a_bundle(stack: Stack, handler: Any) -> dict[str, bool]:
-    print(f"8. Putting a bundle of two repositories' images at s3://{BUCKET}/_/bundle.tar")
+    print(f"\n4. A bundle of two repositories' images at s3://{BUCKET}/_/bundle.tar.gz")
     built = dict(zip(BUNDLE_REPOSITORIES, (_AMD64, _ARM64), strict=True))
     bundle = images.tar(images.oci_layout({f"docker.io/{name}:2.0": image for name, image in built.items()}))
-    [event] = _put(stack, {"bundle.tar": bundle}, folder="_")
+    [event] = _put(stack, {"bundle.tar.gz": images.compress(bundle, "gzip")}, folder="_")
     answer = _invoke(handler, event)
-    print(f"   The handler's answer: {json.dumps(answer)}")
+    print(f"   The function has  {_told(answer)}")
     found = {name: _describe(stack, name, "2.0").get("imageDigest") for name in built}
     return {
         "each image of the bundle is in the repository that its reference names": found
         == {name: image.digest for name, image in built.items()},
     }
+
+
+def _told(answer: dict[str, Any]) -> str:
+    """What the function answered for an object, in words."""
+    if answer["action"] == "skipped":
+        return f"skipped it: {answer['reason']}"
+    names = [f"{image['repository']}:{tag}" for image in answer.get("images", []) for tag in image["tags"]]
+    return f"{answer['action']} {', '.join(names) or _short(answer['digest'])}"
+
+
+def _short(digest: str) -> str:
+    return digest[: len("sha256:") + 12]
 
 
 def _put(stack: Stack, files: Files, folder: str = REPOSITORY) -> list[dict[str, Any]]:
@@ -167,7 +182,7 @@ def _put(stack: Stack, files: Files, folder: str = REPOSITORY) -> list[dict[str,
 
 def _describe(stack: Stack, repository: str, tag: str) -> ImageDetailTypeDef:
     [found] = stack.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
-    print(f"   ECR has {repository}:{tag}: {found.get('imageDigest')}, {found.get('imageManifestMediaType')}")
+    print(f"   ECR has           {repository}:{tag} as {_short(found.get('imageDigest', 'nothing'))}")
     return found
 
 

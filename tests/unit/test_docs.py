@@ -168,8 +168,8 @@ def test_the_template_accepts_the_parameters_in_commands() -> None:
             assert re.fullmatch(TEMPLATE["Parameters"][name].get("AllowedPattern", ".+"), value)
 
 
-def test_readme_lists_every_parameter_and_its_default() -> None:
-    table = (ROOT / "README.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
+def test_the_configuration_page_lists_every_parameter_and_its_default() -> None:
+    table = (ROOT / "docs/configuration.md").read_text()
 
     rows = {
         name: row
@@ -181,6 +181,22 @@ def test_readme_lists_every_parameter_and_its_default() -> None:
         assert name in rows
         assert not default or default in rows[name]
     assert rows.keys() == TEMPLATE["Parameters"].keys()
+
+
+README = (ROOT / "README.md").read_text()
+# What a new user reads: no commands, no tables, and of links only the text.
+PROSE = re.sub(
+    r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"^```.*?^```$|^\|.*?$", "", README, flags=re.DOTALL | re.MULTILINE)
+)
+
+
+def test_readme_is_short() -> None:
+    assert len(README.split()) <= 1200
+
+
+def test_readmes_sentences_are_short() -> None:
+    for sentence in re.split(r"(?<=[.!?:;])\s+|\n\n|\n- ", PROSE):
+        assert len(sentence.split()) < 25, sentence
 
 
 def test_the_version_is_the_same_everywhere() -> None:
