@@ -23,6 +23,7 @@ from s3_to_ecr.state.completed_writes import CompletedWrites
 from s3_to_ecr.state.leases import Leases
 from s3_to_ecr.state.tag_writes import TagWrites
 from s3_to_ecr.state.waiting_images import WaitingImages
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -42,17 +43,18 @@ class App:
     def answer(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Answers an event as its source expects. One object's failure stops no other object."""
         outcomes = Outcomes()
-        dispatcher = self._dispatcher(Deadline(context), outcomes)
+        events = OutcomeEvents(self._clients, self._settings, context.invoked_function_arn)
+        dispatcher = self._dispatcher(Deadline(context), outcomes, events)
         try:
             if notifications.is_sqs(event):
-                return dict(self.work_queue.answer(event, dispatcher.run, outcomes))
+                return dict(self.work_queue.answer(event, dispatcher.run, outcomes, events))
             if notifications.is_batch_operations(event):
-                return batch_operations.answer(event, dispatcher.run)
-            found = notifications.run_records(event, dispatcher.run)
+                return batch_operations.answer(event, dispatcher.run, events)
+            attempts = notifications.run_records(event, dispatcher.run)
         except MalformedEvent as error:  # the event itself, not one of its records
             outcomes.record(error)
             raise
-        return notifications.answer(found)
+        return notifications.answer(events.announce(attempts))
 
     @cached_property
     def work_queue(self) -> WorkQueue:
@@ -61,7 +63,7 @@ class App:
 
         return WorkQueue(self._clients, self._settings)
 
-    def _dispatcher(self, deadline: Deadline, outcomes: Outcomes) -> Dispatcher:
+    def _dispatcher(self, deadline: Deadline, outcomes: Outcomes, events: OutcomeEvents) -> Dispatcher:
         """The objects that run one invocation."""
         clients, settings = self._clients, self._settings
         registry = Registry(clients.ecr, settings.registry_id, creates_repositories=settings.create_repositories)
@@ -83,6 +85,7 @@ class App:
             images=images,
             waiting=WaitingImages(clients.dynamodb, settings.state_table),
             outcomes=outcomes,
+            events=events,
             deadline=deadline,
             settings=settings,
         )

@@ -10,6 +10,7 @@ from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import (
     BlobsMissing,
+    EventNotSent,
     ObjectMissing,
     OutOfTime,
     RequestRefused,
@@ -27,11 +28,12 @@ from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.layer import LayerPusher, OtherContent
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.results import Attempt, Result
 from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
 # If several waiting images fail, one that is only out of time says when to try again.
@@ -49,6 +51,7 @@ class Dispatcher:
         images: ImagePusher,
         waiting: WaitingImages,
         outcomes: Outcomes,
+        events: OutcomeEvents,
         deadline: Deadline,
         settings: Settings,
     ) -> None:
@@ -57,28 +60,32 @@ class Dispatcher:
         self._images = images
         self._waiting = waiting
         self._outcomes = outcomes
+        self._events = events
         self._deadline = deadline
         self._settings = settings
 
-    def run(self, record: dict[str, Any]) -> Result | Failure:
+    def run(self, record: dict[str, Any]) -> Attempt:
         """Runs one record of a notification to its end. It never raises, so the other records are run, too."""
+        started = time.monotonic()
         with object_context():
-            outcome = self._attempt_record(record)
+            target, outcome = self._attempt_record(record)
             self._outcomes.record(outcome)
-        return Failure(record, outcome) if isinstance(outcome, S3ToEcrError) else outcome
+        return Attempt(target, outcome, time.monotonic() - started)
 
-    def _attempt_record(self, record: dict[str, Any]) -> Result | S3ToEcrError:
+    def _attempt_record(self, record: dict[str, Any]) -> tuple[S3Object | None, Result | S3ToEcrError]:
+        target = None
         try:
-            target = read_record(record)
-            log_with(bucket=target.bucket, key=target.key)
-            with concerning(target.bucket, target.key):
-                if isinstance(target, OtherEvent):
-                    return _ignored(target, Ignore(f"{target.name} does not announce a new object"))
-                return self._run(target)
+            announced = read_record(record)
+            log_with(bucket=announced.bucket, key=announced.key)
+            with concerning(announced.bucket, announced.key):
+                if isinstance(announced, OtherEvent):
+                    return None, _ignored(announced, Ignore(f"{announced.name} does not announce a new object"))
+                target = announced
+                return target, self._run(target)
         except S3ToEcrError as error:
-            return error
+            return target, error
         except Exception as error:  # noqa: BLE001 (the boundary between objects)
-            return Unexpected.from_error(error)
+            return target, Unexpected.from_error(error)
 
     def _run(self, target: S3Object) -> Result:
         """Runs the job that the object's key asks for, then pushes the images that waited for the object."""
@@ -169,7 +176,9 @@ class Dispatcher:
         """
         completed: list[Result] = []
         retried: list[RetryLater] = []
+        ended: list[Attempt] = []
         for key in self._waiting.keys(bucket, arrived_key):
+            started = time.monotonic()
             with object_context():
                 log_with(key=key)
                 outcome = self._attempt_waiting(S3Object(bucket, key))
@@ -184,7 +193,13 @@ class Dispatcher:
                     continue
                 if not isinstance(outcome, S3ToEcrError):
                     completed.append(outcome)
-                self._waiting.forget(bucket, arrived_key, key)
+                ended.append(Attempt(S3Object(bucket, key), outcome, time.monotonic() - started))
+        # A note is removed only after the event is sent: without it, nobody would know what the event is about.
+        for attempt in self._events.announce(ended):
+            if isinstance(attempt.outcome, EventNotSent):
+                retried.append(attempt.outcome)
+            elif attempt.target:
+                self._waiting.forget(bucket, arrived_key, attempt.target.key)
         if retried:
             raise combined(retried, _RANKING)
         return completed

@@ -28,6 +28,7 @@ S3ToEcrError
     ├── UploadLost             ECR forgot the upload, or stopped accepting its parts
     ├── TransferCorrupted      ECR received other bytes than S3 sent
     ├── ServiceUnavailable     throttling or an outage, past the SDK's own retries
+    ├── EventNotSent           the object is done, and its event could not be sent
     └── Unexpected             a bug in this program, or an answer that nobody has foreseen
 
 Errors are never changed once they are raised. Who knows more than the code that raised one, raises a copy that says it.
@@ -193,6 +194,10 @@ class TransferCorrupted(RetryLater):
 
 class ServiceUnavailable(RetryLater):
     """AWS throttled the call, failed or could not be reached."""
+
+
+class EventNotSent(RetryLater):
+    """The object is done or rejected, but its event could not be sent to the bus that `OUTCOME_BUS` names."""
 
 
 class Unexpected(RetryLater):

@@ -1,11 +1,12 @@
-"""What the function answers for an object: a result, or the error that kept it from one."""
+"""What becomes of an object: a result, or the error that keeps it from one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
-from s3_to_ecr.errors import S3ToEcrError
+from s3_to_ecr.errors import RetryLater, S3ToEcrError
+from s3_to_ecr.s3_objects import S3Object
 
 
 class PushedImage(TypedDict):
@@ -36,8 +37,24 @@ class Result(TypedDict):
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A record without a result, and why."""
+class Attempt:
+    """What one invocation achieved for an object, and the seconds that it took.
 
-    record: dict[str, Any]
-    error: S3ToEcrError
+    `target` is the object; `None` if the record does not announce a new one. An object that is `given_up` is not tried
+    again, although its error may pass.
+    """
+
+    target: S3Object | None
+    outcome: Result | S3ToEcrError
+    seconds: float
+    given_up: bool = False
+
+    @property
+    def error(self) -> S3ToEcrError | None:
+        """The error that stopped it, if one did."""
+        return self.outcome if isinstance(self.outcome, S3ToEcrError) else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the object is not tried again."""
+        return self.given_up or not isinstance(self.outcome, RetryLater)

@@ -29,6 +29,7 @@ class Settings:
     keep_registry_host: bool = False
     queue_url: str | None = None
     dead_letter_queue_url: str | None = None
+    outcome_bus: str | None = None
     memory: int = _DEFAULT_MEMORY_MIB * _MIB
 
     @classmethod
@@ -53,6 +54,7 @@ class Settings:
             keep_registry_host=_flag(environment, "KEEP_REGISTRY_HOST"),
             queue_url=environment.get("QUEUE_URL") or None,
             dead_letter_queue_url=environment.get("DEAD_LETTER_QUEUE_URL") or None,
+            outcome_bus=environment.get("OUTCOME_BUS") or None,
             memory=int(memory) * _MIB,
         )
 

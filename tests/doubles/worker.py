@@ -73,7 +73,10 @@ def _kill_at(function: Function, number: int, when: str) -> None:
         if sent >= number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for client in (function.clients.s3, function.clients.ecr, function.clients.dynamodb):
+    clients = [function.clients.s3, function.clients.ecr, function.clients.dynamodb]
+    if os.environ.get("OUTCOME_BUS"):
+        clients.append(function.clients.events)
+    for client in clients:
         client.meta.events.register("before-send", before)
         client.meta.events.register("response-received", after)
 

@@ -44,6 +44,7 @@ KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-5555555
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/66666666-7777-8888-9999-000000000000"
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
 SIGNING_PROFILE = "arn:aws:signer:eu-central-1:123456789012:/signing-profiles/images"
+BUS = "arn:aws:events:us-east-1:123456789012:event-bus/outcomes"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 
 
@@ -79,8 +80,24 @@ def holds(condition: Any, values: dict[str, str]) -> bool:
     if function == "Fn::Not":
         return not holds(operands[0], values)
     assert function == "Fn::Equals"
-    left, right = (values[operand["Ref"]] if isinstance(operand, dict) else str(operand) for operand in operands)
+    left, right = (text(operand, values) for operand in operands)
     return left == right
+
+
+def text(value: Any, values: dict[str, str]) -> str:
+    """The text that a condition compares, for these parameter values."""
+    if not isinstance(value, dict):
+        return str(value)
+    [(function, operands)] = value.items()
+    if function == "Ref":
+        return values[str(operands)]
+    first, second = operands
+    if function == "Fn::Join":
+        return str(first).join(text(part, values) for part in second)
+    assert function == "Fn::Select"
+    separator, whole = second["Fn::Split"]
+    parts = text(whole, values).split(separator)
+    return parts[int(first)]
 
 
 NOTHING = {"Ref": "AWS::NoValue"}

@@ -13,6 +13,7 @@ import pytest
 from local.stack import REGION
 from tests.template.rendering import (
     BOUNDARY,
+    BUS,
     KEY,
     OTHER_KEY,
     REGISTRY,
@@ -176,6 +177,53 @@ def test_a_permissions_boundary_applies_to_every_role(source: Template, resource
     assert not [role for role in of_type(resources, "AWS::IAM::Role") if "PermissionsBoundary" in role]
 
 
+@pytest.mark.parametrize(
+    ("bus", "resource"),
+    [
+        (
+            "default",
+            {"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/${OutcomeBus}"},
+        ),
+        (BUS, {"Ref": "OutcomeBus"}),
+    ],
+)
+def test_the_function_may_send_events_to_the_outcome_bus_only(
+    source: Template, bus: str, resource: dict[str, str]
+) -> None:
+    rendered = deployed(source, OutcomeBus=bus)
+
+    assert statements(rendered)["SendOutcomes"] == {
+        "Sid": "SendOutcomes",
+        "Effect": "Allow",
+        "Action": "events:PutEvents",
+        "Resource": resource,
+    }
+    assert properties(rendered, "Function")["Environment"]["Variables"]["OUTCOME_BUS"] == {"Ref": "OutcomeBus"}
+
+
+def test_without_an_outcome_bus_the_function_may_send_no_events(resources: dict[str, Any]) -> None:
+    allowed = set().union(*map(actions, statements(resources).values()))
+
+    assert not [action for action in allowed if action.startswith("events:")]
+
+
+@pytest.mark.parametrize(
+    ("bus", "taken"),
+    [
+        ("", True),
+        ("default", True),
+        ("team.a/b-c_d", True),
+        (BUS, True),
+        (BUS.removesuffix("outcomes"), False),
+        ("arn:aws:sns:eu-central-1:123456789012:topic", False),
+        ("*", False),
+        ("a b", False),
+    ],
+)
+def test_an_outcome_bus_is_a_name_or_an_arn_that_iam_takes_literally(source: Template, bus: str, taken: bool) -> None:
+    assert bool(re.fullmatch(source["Parameters"]["OutcomeBus"]["AllowedPattern"], bus)) is taken
+
+
 def test_the_outputs_name_the_bucket_that_is_mirrored(source: Template) -> None:
     own, of_theirs = concrete(source)["Outputs"], concrete(source, ExistingBucket=REGISTRY)["Outputs"]
 
@@ -200,6 +248,7 @@ def combinations() -> list[Any]:
             "RegistryId": "123456789012",
             "SigningProfile": SIGNING_PROFILE,
             "RegistryStorage": "false",
+            "OutcomeBus": "default",
             "ReservedConcurrency": "0",
             "Architecture": "x86_64",
         },

@@ -21,6 +21,7 @@ def test_all_variables_are_read() -> None:
             "KEEP_REGISTRY_HOST": "true",
             "QUEUE_URL": "https://queue",
             "DEAD_LETTER_QUEUE_URL": "https://dead-letters",
+            "OUTCOME_BUS": "outcomes",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
         }
     ) == Settings(
@@ -33,6 +34,7 @@ def test_all_variables_are_read() -> None:
         keep_registry_host=True,
         queue_url="https://queue",
         dead_letter_queue_url="https://dead-letters",
+        outcome_bus="outcomes",
         memory=512 * 1024 * 1024,
     )
 
@@ -45,6 +47,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         "KEEP_REGISTRY_HOST",
         "QUEUE_URL",
         "DEAD_LETTER_QUEUE_URL",
+        "OUTCOME_BUS",
     )
     assert Settings.from_environment({"STATE_TABLE": "state"} | dict.fromkeys(names, "")) == Settings("state")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -19,6 +19,11 @@ _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_
 # it. There are connections for four layers at a time, of each of which three parts are being read.
 _S3_CONFIG = _CONFIG.merge(Config(read_timeout=10, max_pool_connections=16))
 
+# Events are sent at an invocation's end, when little time may be left. If that fails, the next invocation tries again.
+_EVENTS_CONFIG = _CONFIG.merge(
+    Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=5)
+)
+
 
 class Clients:
     """One client for each service, made once while the function starts."""
@@ -32,3 +37,8 @@ class Clients:
     def sqs(self) -> SQSClient:
         """Made when it is first needed: only messages that fail need it."""
         return boto3.client("sqs", config=_CONFIG)
+
+    @cached_property
+    def events(self) -> Any:
+        """Made when it is first needed: only with `OUTCOME_BUS`."""
+        return boto3.client("events", config=_EVENTS_CONFIG)

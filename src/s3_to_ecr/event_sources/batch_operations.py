@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
-from s3_to_ecr.errors import MalformedEvent, Rejected
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.errors import MalformedEvent, Rejected, S3ToEcrError
+from s3_to_ecr.results import Attempt, Result
 from s3_to_ecr.telemetry.metrics import count
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 
 _SCHEMA_VERSIONS = ("1.0", "2.0")
 
@@ -24,7 +25,9 @@ class TaskResult(TypedDict):
     resultString: str
 
 
-def answer(event: dict[str, Any], run_record: Callable[[dict[str, Any]], Result | Failure]) -> dict[str, Any]:
+def answer(
+    event: dict[str, Any], run_record: Callable[[dict[str, Any]], Attempt], events: OutcomeEvents
+) -> dict[str, Any]:
     """Runs every task of the event, and answers in the event's own schema version.
 
     Raises `MalformedEvent` if no valid answer is possible: for an unknown version, or tasks without an id.
@@ -35,23 +38,23 @@ def answer(event: dict[str, Any], run_record: Callable[[dict[str, Any]], Result 
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "taskId" in task for task in tasks):
         raise MalformedEvent("expected the tasks of an S3 Batch Operations job, each with its taskId.")
     count("Records", len(tasks))
+    attempts = events.announce([run_record(task) for task in tasks])
     return {
         "invocationSchemaVersion": version,
         "treatMissingKeysAs": "TemporaryFailure",  # never applies: every task is answered
         "invocationId": event.get("invocationId"),
-        "results": [_answered(task["taskId"], run_record(task)) for task in tasks],
+        "results": [_answered(task["taskId"], attempt.outcome) for task, attempt in zip(tasks, attempts, strict=True)],
     }
 
 
-def _answered(task_id: str, outcome: Result | Failure) -> TaskResult:
-    if not isinstance(outcome, Failure):
+def _answered(task_id: str, outcome: Result | S3ToEcrError) -> TaskResult:
+    if not isinstance(outcome, S3ToEcrError):
         summary = ", ".join(
             str(outcome[name]) for name in ("action", "repository", "digest", "reason") if outcome[name]
         )
         return TaskResult(taskId=task_id, resultCode="Succeeded", resultString=summary)
-    error = outcome.error
     return TaskResult(
         taskId=task_id,
-        resultCode="PermanentFailure" if isinstance(error, Rejected) else "TemporaryFailure",
-        resultString=f"{type(error).__name__}: {error.reason}",
+        resultCode="PermanentFailure" if isinstance(outcome, Rejected) else "TemporaryFailure",
+        resultString=f"{type(outcome).__name__}: {outcome.reason}",
     )

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
 from s3_to_ecr.errors import MalformedEvent, concerning
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.results import Attempt
 from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.telemetry.metrics import count
 
@@ -21,23 +21,21 @@ from s3_to_ecr.telemetry.metrics import count
 _EXCERPT_CHARACTERS = 200
 
 
-def answer(outcomes: list[Result | Failure]) -> dict[str, Any]:
+def answer(attempts: list[Attempt]) -> dict[str, Any]:
     """The answer for records that have been run: their results in order.
 
     If any record failed, raises its error, or an `ExceptionGroup` of several.
     """
-    match [outcome.error for outcome in outcomes if isinstance(outcome, Failure)]:
+    match [attempt.error for attempt in attempts if attempt.error]:
         case []:
-            return {"results": outcomes}
+            return {"results": [attempt.outcome for attempt in attempts]}
         case [only]:
             raise only
         case several:
             raise ExceptionGroup(f"{len(several)} objects failed: " + "; ".join(map(str, several)), several)
 
 
-def run_records(
-    notification: object, run_record: Callable[[dict[str, Any]], Result | Failure]
-) -> list[Result | Failure]:
+def run_records(notification: object, run_record: Callable[[dict[str, Any]], Attempt]) -> list[Attempt]:
     """Runs every record of a notification, in order. Raises `MalformedEvent` if it is not a notification."""
     found = records(notification)
     count("Records", len(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from s3_to_ecr.aws.clients import Clients
 from s3_to_ecr.aws.sdk_errors import translated
 from s3_to_ecr.errors import MalformedEvent, OutOfTime, Rejected, S3ToEcrError
-from s3_to_ecr.event_sources.notifications import as_notification, parse_body, run_records
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.event_sources.notifications import as_notification, parse_body, records, run_records
+from s3_to_ecr.results import Attempt
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import count
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.base import FailureResponse
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 
-RunRecord = Callable[[dict[str, Any]], Result | Failure]
+RunRecord = Callable[[dict[str, Any]], Attempt]
 
 # A message that must wait comes back after 30 s, then after twice as long each time, up to a quarter of an hour.
 _FIRST_DELAY_SECONDS = 30
@@ -45,7 +47,9 @@ class WorkQueue:
         self._dead_letter_queue_url = settings.dead_letter_queue_url
         self._most_deliveries: int | None = None
 
-    def answer(self, event: dict[str, Any], run_record: RunRecord, outcomes: Outcomes) -> PartialItemFailureResponse:
+    def answer(
+        self, event: dict[str, Any], run_record: RunRecord, outcomes: Outcomes, events: OutcomeEvents
+    ) -> PartialItemFailureResponse:
         """Handles every message of the event, whatever becomes of the others.
 
         Raises `MalformedEvent` for a hand-made event with a message that cannot be answered.
@@ -54,30 +58,47 @@ class WorkQueue:
             if not isinstance(message, dict) or not {"messageId", "body"} <= message.keys():
                 raise MalformedEvent("expected SQS messages, each with its messageId and body.")
         processor = _Processor(partial(self._keep, outcomes=outcomes))
-        with processor(records=event["Records"], handler=partial(self._handle, run_record, outcomes)):
+        with processor(records=event["Records"], handler=partial(self._handle, run_record, outcomes, events)):
             processor.process()
         return processor.response()
 
-    def _handle(self, run_record: RunRecord, outcomes: Outcomes, record: SQSRecord) -> None:
+    def _handle(self, run_record: RunRecord, outcomes: Outcomes, events: OutcomeEvents, record: SQSRecord) -> None:
         """Ends normally if the message is completed. An exception leaves it on the queue."""
         try:
-            found = run_records(parse_body(record.body), run_record)
+            notification = parse_body(record.body)
+            attempts = run_records(notification, run_record)
         except Rejected as error:
             outcomes.record(error)
-            self._report(record.body, error, error.reason)
+            self._report(record.body, error)
             return
-        failures = [outcome for outcome in found if isinstance(outcome, Failure)]
-        # The message comes back with all of its records. So rejected ones are reported once, when none of the others
-        # is left to be retried.
-        retried = [failure.error for failure in failures if not isinstance(failure.error, Rejected)]
-        if retried and not self._is_last_delivery(record):
-            raise min(retried, key=lambda error: _delay_seconds(error, record, outcomes))
-        for failure in failures:
-            reason = failure.error.reason
-            if not isinstance(failure.error, Rejected):
-                outcomes.record_given_up(failure.error, _deliveries(record))
-                reason = f"given up after {self._most_deliveries} deliveries: {reason}"
-            self._report(json.dumps(as_notification(failure.record)), failure.error, reason)
+        # The message comes back with all of its records. So they are announced, and rejected ones reported, once, when
+        # none of the others is left to be retried.
+        ended = self._given_up_if_last(attempts, record, outcomes)
+        announced = self._given_up_if_last(events.announce(ended), record, outcomes)
+        for one, before, after in zip(records(notification), ended, announced, strict=True):
+            # Why the object is not in ECR comes before why its event could not be sent.
+            if failure := before.error or after.error:
+                self._report(json.dumps(as_notification(one)), failure)
+
+    def _given_up_if_last(self, attempts: list[Attempt], message: SQSRecord, outcomes: Outcomes) -> list[Attempt]:
+        """The attempts, with every object given up that would have to be tried again after the last delivery.
+
+        Before that, raises the error of the one that waits the shortest.
+        """
+        retried = [attempt.error for attempt in attempts if attempt.error and not attempt.has_ended]
+        if not retried:
+            return attempts
+        if not self._is_last_delivery(message):
+            raise min(retried, key=lambda error: _delay_seconds(error, message, outcomes))
+        for error in retried:
+            outcomes.record_given_up(error, _deliveries(message))
+        reason = f"given up after {self._most_deliveries} deliveries"
+        return [
+            replace(attempt, outcome=attempt.error.within(reason), given_up=True)
+            if attempt.error and not attempt.has_ended
+            else attempt
+            for attempt in attempts
+        ]
 
     def _is_last_delivery(self, message: SQSRecord) -> bool:
         """Whether SQS would not deliver the message again, but move it to the dead-letter queue without a reason."""
@@ -99,7 +120,7 @@ class WorkQueue:
         self._most_deliveries = int(json.loads(policy)["maxReceiveCount"]) if policy else None
         return self._most_deliveries
 
-    def _report(self, body: str, error: S3ToEcrError, reason: str) -> None:
+    def _report(self, body: str, error: S3ToEcrError) -> None:
         """Sends a rejected or given-up object to the dead-letter queue. Raises `error` if there is no such queue.
 
         Raises `ServiceUnavailable` if it cannot be sent, so the message stays on the work queue.
@@ -108,7 +129,7 @@ class WorkQueue:
             raise error
         attributes = {
             "ErrorType": type(error).__name__,
-            "Reason": reason,
+            "Reason": error.reason,
             "Bucket": error.bucket or "(unknown)",
             "Key": error.key or "(unknown)",
         }

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
-from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, Unexpected
+from s3_to_ecr.errors import EmptyBlob, EventNotSent, MalformedEvent, OutOfTime, S3ToEcrError, Unexpected
 from s3_to_ecr.event_sources.batch_operations import answer
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.results import Attempt, Result
+from s3_to_ecr.settings import Settings
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 
 DONE = Result(
     bucket="bucket", key="app/x", action="skipped", repository="app", digest="sha256:d", size=7, reason="ECR has it"
 )
+
+NO_BUS = OutcomeEvents(cast("Any", None), Settings("state"), "arn:aws:lambda:eu-central-1:123456789012:function:f")
 
 
 def event(*keys: str, version: str = "1.0") -> dict[str, Any]:
@@ -18,19 +23,19 @@ def event(*keys: str, version: str = "1.0") -> dict[str, Any]:
     return {"invocationSchemaVersion": version, "invocationId": "one", "job": {"id": "job"}, "tasks": tasks}
 
 
-def attempt(task: dict[str, Any]) -> Result | Failure:
+def attempt(task: dict[str, Any]) -> Attempt:
     errors: dict[str, S3ToEcrError] = {
         "empty": EmptyBlob("no bytes"),
         "slow": OutOfTime("later"),
         "bug": Unexpected.from_error(KeyError("x")),
     }
     error = errors.get(task["s3Key"])
-    return Failure(task, error) if error else DONE
+    return Attempt(None, error or DONE, 0)
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_every_task_is_answered_in_the_schema_of_its_job(version: str) -> None:
-    assert answer(event("good", "slow", "empty", "bug", version=version), attempt) == {
+    assert answer(event("good", "slow", "empty", "bug", version=version), attempt, NO_BUS) == {
         "invocationSchemaVersion": version,
         "treatMissingKeysAs": "TemporaryFailure",
         "invocationId": "one",
@@ -54,7 +59,7 @@ def test_every_task_is_answered_in_the_schema_of_its_job(version: str) -> None:
 def test_the_report_on_an_ignored_object_has_no_repository_or_digest() -> None:
     ignored = cast("Any", DONE | {"action": "ignored", "repository": None, "digest": None, "reason": "a folder marker"})
 
-    [result] = answer(event("folder/"), lambda _: ignored)["results"]
+    [result] = answer(event("folder/"), lambda _: Attempt(None, ignored, 0), NO_BUS)["results"]
     assert result["resultString"] == "ignored, a folder marker"
 
 
@@ -69,4 +74,14 @@ def test_the_report_on_an_ignored_object_has_no_repository_or_digest() -> None:
 )
 def test_a_job_that_cannot_be_answered_is_malformed(change: dict[str, Any]) -> None:
     with pytest.raises(MalformedEvent):
-        answer(event("good") | change, attempt)
+        answer(event("good") | change, attempt, NO_BUS)
+
+
+def test_a_task_whose_event_cannot_be_sent_is_tried_again() -> None:
+    class Down:
+        def announce(self, attempts: list[Attempt]) -> list[Attempt]:
+            return [replace(each, outcome=EventNotSent("bus")) for each in attempts]
+
+    [result] = answer(event("empty"), attempt, cast("OutcomeEvents", Down()))["results"]
+
+    assert (result["resultCode"], result["resultString"]) == ("TemporaryFailure", "EventNotSent: bus")

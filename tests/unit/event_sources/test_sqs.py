@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,11 +10,21 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from s3_to_ecr.errors import EmptyBlob, MalformedEvent, OutOfTime, S3ToEcrError, ServiceUnavailable, Unexpected
+from s3_to_ecr.errors import (
+    EmptyBlob,
+    EventNotSent,
+    MalformedEvent,
+    OutOfTime,
+    S3ToEcrError,
+    ServiceUnavailable,
+    Unexpected,
+)
 from s3_to_ecr.event_sources.sqs import WorkQueue
-from s3_to_ecr.results import Failure, Result
+from s3_to_ecr.results import Attempt, Result
+from s3_to_ecr.s3_objects import S3Object
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry.metrics import metrics
+from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.conftest import ONE_ATTEMPT, sqs_message, stubbed
 
@@ -38,19 +49,36 @@ def named(name: str) -> dict[str, Any]:
     return {**RECORD, "name": name}
 
 
+class Bus:
+    """Takes the place of `OutcomeEvents`: what was `announced`, and whether the bus is `down`."""
+
+    def __init__(self) -> None:
+        self.announced: list[list[tuple[str, bool]]] = []
+        self.down = False
+
+    def announce(self, attempts: list[Attempt]) -> list[Attempt]:
+        self.announced.append([(each.error.reason if each.error else "done", each.has_ended) for each in attempts])
+        return (
+            [replace(each, outcome=EventNotSent("bus"), given_up=False) for each in attempts] if self.down else attempts
+        )
+
+
 class Queue:
     """A work queue whose records end as the `fates` of their names say. A single fate is for unnamed records."""
 
     def __init__(self, sqs: SQSClient, fates: Fates | S3ToEcrError | None, settings: Settings = SETTINGS) -> None:
         self._fates = fates if isinstance(fates, dict) else {"": fates}
         self.work_queue = WorkQueue(cast("Any", SimpleNamespace(sqs=sqs)), settings)
+        self.bus = Bus()
 
     def answer(self, *messages: Any, outcomes: Outcomes | None = None) -> Any:
-        return self.work_queue.answer({"Records": list(messages)}, self._run, outcomes or Outcomes())
+        event = {"Records": list(messages)}
+        return self.work_queue.answer(event, self._run, outcomes or Outcomes(), cast("OutcomeEvents", self.bus))
 
-    def _run(self, record: dict[str, Any]) -> Result | Failure:
+    def _run(self, record: dict[str, Any]) -> Attempt:
         error = self._fates[record.get("name", "")]
-        return Failure(record, error.about("bucket", "app/\x01ä")) if error else cast("Result", {})
+        key = "app/\x01ä"
+        return Attempt(S3Object("bucket", key), error.about("bucket", key) if error else cast("Result", {}), 0)
 
 
 def queue(sqs: SQSClient, fates: Fates | S3ToEcrError | None, settings: Settings = SETTINGS) -> Queue:
@@ -327,6 +355,54 @@ def test_a_message_stays_on_the_queue_if_its_report_cannot_be_sent(sqs: SQSClien
     expect_visibility(stub, "receipt-1", 30)
 
     assert failures_of(queue(sqs, EmptyBlob("no bytes")).answer(message(RECORD))) == ["message-1"]
+
+
+def test_a_message_is_announced_once_when_all_of_its_records_have_ended(sqs: SQSClient, stub: Stubber) -> None:
+    expect_visibility(stub, "receipt-1", 30)
+    for _ in range(2):
+        stub.add_response("send_message", {"MessageId": "1", "MD5OfMessageBody": "x"})
+    under_test = queue(sqs, {"good": None, "empty": EmptyBlob("no bytes"), "down": ServiceUnavailable("down")})
+    records = [named(name) for name in ("good", "empty", "down")]
+
+    assert failures_of(under_test.answer(message(*records))) == ["message-1"]
+    assert under_test.bus.announced == []
+
+    assert failures_of(under_test.answer(message(*records, received=100))) == []
+    assert under_test.bus.announced == [
+        [("done", True), ("no bytes", True), ("given up after 100 deliveries: down", True)]
+    ]
+
+
+@pytest.mark.parametrize("fate", [None, EmptyBlob("no bytes")])
+def test_a_message_whose_events_cannot_be_sent_is_retried_and_not_reported(
+    sqs: SQSClient, stub: Stubber, fate: S3ToEcrError | None
+) -> None:
+    expect_visibility(stub, "receipt-1", 30)
+    under_test = queue(sqs, fate)
+    under_test.bus.down = True
+
+    assert failures_of(under_test.answer(message(RECORD))) == ["message-1"]
+
+
+@pytest.mark.parametrize(
+    ("fate", "error_type", "reason"),
+    [
+        (None, "EventNotSent", "given up after 100 deliveries: bus"),
+        (EmptyBlob("no bytes"), "EmptyBlob", "no bytes"),
+        (ServiceUnavailable("down"), "ServiceUnavailable", "given up after 100 deliveries: down"),
+    ],
+)
+def test_events_that_cannot_be_sent_at_the_last_delivery_leave_a_dead_letter(
+    sqs: SQSClient, stub: Stubber, fate: S3ToEcrError | None, error_type: str, reason: str
+) -> None:
+    key = "app/\ufffdä" if fate else "(unknown)"
+    bucket = "bucket" if fate else "(unknown)"
+    body = json.dumps({"Records": [RECORD]})
+    expect_report(stub, body, ErrorType=error_type, Reason=reason, Bucket=bucket, Key=key)
+    under_test = queue(sqs, fate)
+    under_test.bus.down = True
+
+    assert failures_of(under_test.answer(message(RECORD, received=100))) == []
 
 
 def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClient, stub: Stubber) -> None:
