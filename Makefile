@@ -78,6 +78,10 @@ dead-letters: $(SAM_VENV)/ready ## Lists dead letters: make dead-letters [STACK=
 verify: $(SAM_VENV)/ready ## Proves a deployed stack on AWS: make verify [STACK=…] [VERIFY="--probe"]
 	@$(SAM_VENV)/bin/python -m verify $(VERIFY)
 
+.PHONY: wait
+wait: $(SAM_VENV)/ready ## Waits until an object is mirrored, fails if it is rejected: make wait KEY=… [STACK=…] [TIMEOUT=…]
+	@$(SAM_VENV)/bin/python -m operate.wait
+
 .PHONY: publish
 publish: artifacts build ## Publishes to the Serverless Application Repository: make publish ARTIFACTS=my-bucket
 	$(SAM) package --s3-bucket $(ARTIFACTS) --output-template-file .aws-sam/packaged.yaml

@@ -184,14 +184,7 @@ def opened() -> DeadLetters:
     sqs = session.client("sqs")
     if "STACK" not in os.environ and {"QUEUE_URL", "DEAD_LETTER_QUEUE_URL"} <= os.environ.keys():
         return DeadLetters(sqs, os.environ["DEAD_LETTER_QUEUE_URL"], os.environ["QUEUE_URL"])
-    name = stacks.stack_name()
-    deployed = stacks.find(session, name)
-    if deployed is None:
-        sys.exit(f"There is no stack {name} in {session.region_name}. Name one with STACK=…, or set AWS_REGION.")
-    try:
-        return DeadLetters(sqs, deployed.outputs["DeadLetterQueueUrl"], deployed.outputs["WorkQueueUrl"])
-    except KeyError as missing:
-        sys.exit(f"The stack {name} has no output {missing.args[0]}. It is not one of s3-to-ecr, or not complete.")
+    return DeadLetters(sqs, *stacks.outputs(session, "DeadLetterQueueUrl", "WorkQueueUrl"))
 
 
 def table(letters: list[DeadLetter], now: float, width: int | None) -> str:
@@ -202,17 +195,12 @@ def table(letters: list[DeadLetter], now: float, width: int | None) -> str:
     lines = [f"{'ID':8}  {'TYPE':{kinds}}  EXPIRES IN  OBJECT"]
     for letter in letters:
         left = _remaining(letter.expires - now)
-        lines.append(f"{letter.short_id}  {letter.error_type:{kinds}}  {left:10}  {_printable(letter.object)}")
+        lines.append(f"{letter.short_id}  {letter.error_type:{kinds}}  {left:10}  {stacks.printable(letter.object)}")
         indent = " " * 10
-        reason = indent + _printable(letter.reason)
+        reason = indent + stacks.printable(letter.reason)
         lines += textwrap.wrap(reason, max(width, 40), subsequent_indent=indent) if width else [reason]
     count = len(letters)
     return "\n".join([*lines, f"{count} dead letter{'s' if count > 1 else ''}."])
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: whoever names an object must not command the reader's terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _remaining(seconds: float) -> str:

@@ -65,6 +65,23 @@ def find(session: boto3.Session, name: str) -> Deployed | None:
     )
 
 
+def outputs(session: boto3.Session, *names: str) -> list[str]:
+    """These outputs of the stack that STACK or samconfig.toml names. Exits if there is no stack, or it lacks one."""
+    stack = stack_name()
+    deployed = find(session, stack)
+    if deployed is None:
+        sys.exit(f"There is no stack {stack} in {session.region_name}. Name one with STACK=…, or set AWS_REGION.")
+    try:
+        return [deployed.outputs[name] for name in names]
+    except KeyError as missing:
+        sys.exit(f"The stack {stack} has no output {missing.args[0]}. It is not one of s3-to-ecr, or not complete.")
+
+
+def printable(text: str) -> str:
+    """The text without control characters: whoever names an object must not command the reader's terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Exits with a sentence for what the SDK raises, and without a traceback on Ctrl-C."""

@@ -300,7 +300,7 @@ def test_without_credentials_the_error_says_what_to_do(
 def test_the_commands_run_with_the_sam_clis_packages_and_it_reads_what_they_pass() -> None:
     needed((SAM_VENV / "bin/python").exists(), "the SAM CLI is not installed: run `make test`")
     script = (
-        "import operate.dead_letters, operate.deploy\n"
+        "import operate.dead_letters, operate.deploy, operate.wait\n"
         "from operate.parameters import override\n"
         "from samcli.cli.types import CfnParameterOverridesType\n"
         "given = {'RepositoryPrefix': 'mirror/', 'AlarmTopic': '', 'RunbookUrl': 'https://a.example/~b/c+d%20e'}\n"
