@@ -18,10 +18,12 @@ from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.image_layers import ImageLayers
 from s3_to_ecr.push.layer import LayerPusher
 from s3_to_ecr.push.layer_upload import LayerUploader
+from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.state.completed_writes import CompletedWrites
 from s3_to_ecr.state.leases import Leases
 from s3_to_ecr.state.tag_writes import TagWrites
+from s3_to_ecr.state.unfinished_repositories import UnfinishedRepositories
 from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
@@ -66,13 +68,15 @@ class App:
     def _dispatcher(self, deadline: Deadline, outcomes: Outcomes, events: OutcomeEvents) -> Dispatcher:
         """The objects that run one invocation."""
         clients, settings = self._clients, self._settings
-        registry = Registry(clients.ecr, settings.registry_id, creates_repositories=settings.create_repositories)
+        registry = Registry(clients.ecr, settings.registry_id)
+        unfinished = UnfinishedRepositories(clients.dynamodb, settings.state_table)
+        repositories = Repositories(registry, unfinished, creates=settings.create_repositories)
         leases = Leases(clients.dynamodb, settings.state_table, self._clock)
         completed = CompletedWrites(clients.dynamodb, settings.state_table)
         uploader = LayerUploader(registry, deadline, outcomes)
-        layers = LayerPusher(registry, uploader, leases, completed, settings.memory)
+        layers = LayerPusher(repositories, uploader, leases, completed, settings.memory)
         images = ImagePusher(
-            registry=registry,
+            repositories=repositories,
             layers=ImageLayers(registry, layers, deadline, outcomes, settings.memory),
             leases=leases,
             tag_writes=TagWrites(clients.dynamodb, settings.state_table),

@@ -61,6 +61,28 @@ _CONVERTED = {
     "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.oci.image.manifest.v1+json",
 }
 
+LIFECYCLE_POLICY = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9},
+                "action": {"type": "expire"},
+            }
+        ]
+    }
+)
+REPOSITORY_POLICY = json.dumps(
+    {"Statement": [{"Effect": "Deny", "Principal": "*", "Action": "ecr:SetRepositoryPolicy"}]}
+)
+# A creation template for all repositories.
+CREATION_TEMPLATE = {
+    "prefix": "ROOT",
+    "appliedFor": ["CREATE_ON_PUSH"],
+    "lifecyclePolicy": LIFECYCLE_POLICY,
+    "repositoryPolicy": REPOSITORY_POLICY,
+}
+
 
 @dataclass(frozen=True)
 class Call:
@@ -107,6 +129,9 @@ class Repository:
     images: dict[str, Image] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     immutable_tags: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)  # members of CreateRepository
+    lifecycle_policy: str | None = None
+    repository_policy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +183,8 @@ class EcrDouble:
         self.sleep: Callable[[float], object] = time.sleep
         self.keep_content = keep_content
         self.repositories: dict[str, Repository] = {}
+        self.registry_id = "123456789012"
+        self.creation_templates: list[dict[str, Any]] = []
         self.uploads: dict[str, Upload] = {}
         self.calls: list[Call] = []
         self.faults = Faults()
@@ -291,7 +318,12 @@ class EcrDouble:
             "InitiateLayerUpload": self._initiate,
             "UploadLayerPart": self._upload_part,
             "CompleteLayerUpload": self._complete,
+            "DescribeRepositoryCreationTemplates": self._describe_creation_templates,
             "CreateRepository": self._create_repository,
+            "GetLifecyclePolicy": self._get_lifecycle_policy,
+            "PutLifecyclePolicy": self._put_lifecycle_policy,
+            "GetRepositoryPolicy": self._get_repository_policy,
+            "SetRepositoryPolicy": self._set_repository_policy,
             "PutImage": self._put_image,
             "BatchGetImage": self._batch_get_image,
             "DescribeImages": self._describe_images,
@@ -403,8 +435,48 @@ class EcrDouble:
         name = members["repositoryName"]
         if name in self.repositories:
             raise EcrError("RepositoryAlreadyExistsException", f"The repository {name} exists already")
-        self.repositories[name] = Repository(immutable_tags=members.get("imageTagMutability") == "IMMUTABLE")
+        settings = {key: value for key, value in members.items() if key not in ("registryId", "repositoryName")}
+        _check_settings(settings)
+        immutable_tags = settings.get("imageTagMutability") == "IMMUTABLE"
+        self.repositories[name] = Repository(immutable_tags=immutable_tags, settings=settings)
         return {"repository": {"repositoryName": name}}
+
+    def _describe_creation_templates(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """A page of two templates."""
+        first = int(members.get("nextToken", 0))
+        page = {
+            "registryId": self.registry_id,
+            "repositoryCreationTemplates": self.creation_templates[first : first + 2],
+        }
+        return page if first + 2 >= len(self.creation_templates) else page | {"nextToken": str(first + 2)}
+
+    def _get_lifecycle_policy(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        policy = self._repository(members).lifecycle_policy
+        if policy is None:
+            raise EcrError("LifecyclePolicyNotFoundException", "The repository has no lifecycle policy")
+        return {"lifecyclePolicyText": policy}
+
+    def _put_lifecycle_policy(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        repository = self._repository(members)
+        if "rules" not in _json_object(members["lifecyclePolicyText"]):
+            raise EcrError("InvalidParameterException", "The lifecycle policy has no rules")
+        repository.lifecycle_policy = members["lifecyclePolicyText"]
+        return {"lifecyclePolicyText": repository.lifecycle_policy}
+
+    def _get_repository_policy(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        policy = self._repository(members).repository_policy
+        if policy is None:
+            raise EcrError("RepositoryPolicyNotFoundException", "The repository has no policy")
+        return {"policyText": policy}
+
+    def _set_repository_policy(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Takes a policy that denies anything only if it is forced, as it may lock the caller out."""
+        repository = self._repository(members)
+        statements = _json_object(members["policyText"]).get("Statement", [])
+        if not statements or (any(found["Effect"] == "Deny" for found in statements) and not members.get("force")):
+            raise EcrError("InvalidParameterException", "The repository policy is empty, or needs force")
+        repository.repository_policy = members["policyText"]
+        return {"policyText": repository.repository_policy}
 
     def _delete_repository(self, members: dict[str, Any], _: bytes) -> dict[str, Any]:
         repository = self._repository(members)
@@ -504,6 +576,28 @@ class EcrDouble:
         if at is None or at >= len(content):
             return content
         return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except ValueError as error:
+        raise EcrError("InvalidParameterException", "The policy is no JSON object") from error
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raises unless a repository can have these settings."""
+    tags = settings.get("tags", [])
+    if any(tag["Key"].startswith("aws:") for tag in tags):
+        raise EcrError("InvalidTagParameterException", "A tag's key begins with aws:")
+    if len(tags) > 50:
+        raise EcrError("TooManyTagsException", f"{len(tags)} tags")
+    filters = settings.get("imageTagMutabilityExclusionFilters")
+    if bool(filters) != str(settings.get("imageTagMutability")).endswith("_WITH_EXCLUSION"):
+        raise EcrError("InvalidParameterException", "The exclusion filters do not go with the tag mutability")
+    encryption = settings.get("encryptionConfiguration", {})
+    if "kmsKey" in encryption and (not encryption["kmsKey"] or encryption["encryptionType"] == "AES256"):
+        raise EcrError("InvalidParameterException", "The key does not go with the encryption")
 
 
 def _is_elsewhere(layer: dict[str, Any]) -> bool:

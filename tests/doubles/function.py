@@ -11,6 +11,7 @@ from s3_to_ecr.app import App
 from s3_to_ecr.aws.clients import Clients
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.state.leases import LEASE_SECONDS, Leases
+from s3_to_ecr.state.unfinished_repositories import UnfinishedRepositories
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import metrics
 
@@ -40,6 +41,11 @@ class Function:
     def leases(self) -> Leases:
         """Leases for another holder with the same clock."""
         return Leases(self.clients.dynamodb, self._settings.state_table, self._clock)
+
+    @property
+    def unfinished_repositories(self) -> UnfinishedRepositories:
+        """The notes that the function keeps."""
+        return UnfinishedRepositories(self.clients.dynamodb, self._settings.state_table)
 
     def let_leases_end(self) -> None:
         """Moves the clock past the end of every lease that is held now."""

@@ -18,7 +18,7 @@ from local.invocation import Invocation, put_event
 from local.stack import BUCKET
 from s3_to_ecr.errors import S3ToEcrError
 from tests.conftest import ROOT, SMALL_PART
-from tests.doubles.ecr import EcrDouble, Image
+from tests.doubles.ecr import CREATION_TEMPLATE, LIFECYCLE_POLICY, REPOSITORY_POLICY, EcrDouble, Image
 from tests.doubles.function import Function
 from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import let_pauses_pass
@@ -38,6 +38,15 @@ OPERATIONS = [
     "ecr:CompleteLayerUpload",
 ]
 IMAGE_OPERATIONS = ["ecr:BatchGetImage", "ecr:PutImage"]
+# The calls for a repository that is left unfinished, and those for one that is missing.
+FINISHING = ["ecr:GetLifecyclePolicy", "ecr:GetRepositoryPolicy"]
+CREATING = [
+    "ecr:DescribeRepositoryCreationTemplates",
+    "ecr:CreateRepository",
+    "ecr:PutLifecyclePolicy",
+    "ecr:SetRepositoryPolicy",
+    *FINISHING,
+]
 IMAGE = images.image([b"layer"])
 
 
@@ -128,9 +137,13 @@ def test_every_answer_has_its_documented_reaction(
     stored = Stored(content)
     repository = "app"
     let_pauses_pass(monkeypatch, strict_ecr)
-    if reaction.call == "ecr:CreateRepository":
+    if reaction.call in CREATING:
         repository = "new"
         handler.configure(create_repositories=True)
+        strict_ecr.creation_templates = [CREATION_TEMPLATE]
+        if reaction.call in FINISHING:
+            strict_ecr.create(repository)
+            handler.unfinished_repositories.begin((None, repository))
     key = f"{repository}/{content.digest if reaction.known else 'layer'}"
     s3_double.objects[key] = stored
     event = put_event(key, SIZE, stored.etag)
@@ -152,6 +165,9 @@ def test_every_answer_has_its_documented_reaction(
         assert invoke(handler, event) in ("uploaded", "skipped")
     assert strict_ecr.content_of(repository, content.digest) == content.slice(0, SIZE)
     assert list(strict_ecr.repositories[repository].layers) == [content.digest]
+    if reaction.call in CREATING and reaction.answer != "UnknownOperationException":
+        made = strict_ecr.repositories[repository]
+        assert (made.lifecycle_policy, made.repository_policy) == (LIFECYCLE_POLICY, REPOSITORY_POLICY)
     if not reaction.anew and outcome not in ("TransferCorrupted", "DigestMismatch", "UploadLost"):
         # While a fault lasts, the SDK sends a part four times. The next delivery may send one to learn ECR's position.
         more = 4 if lasting else 1.5 if reaction.answer.startswith("ECR lost bytes") else 1

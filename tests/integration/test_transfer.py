@@ -19,7 +19,7 @@ from local.invocation import Invocation, put_event
 from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import AccessDenied, DigestMismatch, OutOfTime, ServiceUnavailable
 from tests.conftest import ROOT, Load, sqs_message, wait_until
-from tests.doubles.ecr import EcrDouble
+from tests.doubles.ecr import CREATION_TEMPLATE, EcrDouble
 from tests.doubles.function import Function
 from tests.doubles.s3 import Bytes, Content, Pattern, S3Double, Stored
 from tests.doubles.server import Fault
@@ -80,13 +80,17 @@ def test_every_call_names_the_configured_registry(
     key = f"team/new/{content.digest}"
     s3_double.objects[key] = Stored(content)
 
+    strict_ecr.creation_templates = [CREATION_TEMPLATE]
+
     handler.lambda_handler(event(key, 9), context)
 
-    assert set(strict_ecr.operations) == {
-        "BatchCheckLayerAvailability", "CreateRepository", "InitiateLayerUpload", "UploadLayerPart",
-        "CompleteLayerUpload",
+    # ECR has no way to ask for another registry's templates.
+    calls = [call for call in strict_ecr.calls if call.operation != "DescribeRepositoryCreationTemplates"]
+    assert {call.operation for call in calls} == {
+        "BatchCheckLayerAvailability", "CreateRepository", "PutLifecyclePolicy", "SetRepositoryPolicy",
+        "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload",
     }  # fmt: skip
-    assert {call.members.get("registryId") for call in strict_ecr.calls} == {"123456789012"}
+    assert {call.members.get("registryId") for call in calls} == {"123456789012"}
 
 
 def test_a_digest_is_verified_in_a_new_repository_too(

@@ -26,7 +26,7 @@ def _function(loader: CloudFormationLoader, tag: str, node: yaml.Node) -> dict[s
         value = loader.construct_sequence(node, deep=True)
     else:
         raise TypeError(f"!{tag} with a mapping")
-    return {tag if tag == "Ref" else f"Fn::{tag}": value}
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
 
 
 CloudFormationLoader.add_multi_constructor("!", _function)
@@ -40,6 +40,8 @@ class ManagedPolicies:
 
 
 REGISTRY = "registry-of-ours"
+# The account of the stack.
+OWN_ACCOUNT = "1" * 12
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 OTHER_KEY = "arn:aws:kms:eu-central-1:123456789012:key/66666666-7777-8888-9999-000000000000"
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
@@ -64,7 +66,10 @@ def concrete(source: Template, **parameters: str) -> Template:
 
     rendered: Template = transform(copy, {}, ManagedPolicies())
     values = {name: str(entry["Default"]) for name, entry in rendered["Parameters"].items()}
-    conditions = {name: holds(condition, values) for name, condition in rendered.pop("Conditions").items()}
+    values["AWS::AccountId"] = OWN_ACCOUNT
+    conditions: dict[str, bool] = {}
+    for name, condition in rendered.pop("Conditions").items():
+        conditions[name] = holds(condition, values, conditions)
     for section in ("Resources", "Outputs"):
         rendered[section] = {
             name: decided(entry, conditions)
@@ -74,11 +79,14 @@ def concrete(source: Template, **parameters: str) -> Template:
     return rendered
 
 
-def holds(condition: Any, values: dict[str, str]) -> bool:
-    """Whether a condition of the template holds for these parameter values."""
+def holds(condition: Any, values: dict[str, str], conditions: dict[str, bool]) -> bool:
+    """Whether a condition of the template holds for these parameter values, and the `conditions` before it."""
     [(function, operands)] = condition.items()
-    if function == "Fn::Not":
-        return not holds(operands[0], values)
+    if function == "Condition":
+        return conditions[operands]
+    if function in ("Fn::Not", "Fn::And", "Fn::Or"):
+        found = [holds(operand, values, conditions) for operand in operands]
+        return any(found) if function == "Fn::Or" else all(found) != (function == "Fn::Not")
     assert function == "Fn::Equals"
     left, right = (text(operand, values) for operand in operands)
     return left == right

@@ -15,6 +15,7 @@ from local.stack import REGION
 from s3_to_ecr.settings import Settings
 from tests.template.rendering import (
     NOTHING,
+    OWN_ACCOUNT,
     REGISTRY,
     Template,
     actions,
@@ -209,6 +210,15 @@ def test_the_role_grants_what_the_function_calls_and_no_more(source: Template) -
             "ecr:PutImage",
         },
         "CreateRepositories": {"ecr:CreateRepository"},
+        "ReadCreationTemplates": {"ecr:DescribeRepositoryCreationTemplates"},
+        "FollowCreationTemplates": {
+            "ecr:TagResource",
+            "ecr:GetLifecyclePolicy",
+            "ecr:PutLifecyclePolicy",
+            "ecr:GetRepositoryPolicy",
+            "ecr:SetRepositoryPolicy",
+        },
+        "EncryptRepositories": {"kms:CreateGrant", "kms:DescribeKey"},
         "KeepState": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "TakeMessages": {
             "sqs:ReceiveMessage",
@@ -233,6 +243,12 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, buck
             {"Registry": {"Ref": "RegistryId" if registry else "AWS::AccountId"}},
         ]
     }
+    following = {
+        "FollowCreationTemplates": {
+            "Fn::Sub": "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/${RepositoryPrefix}*"
+        },
+        "EncryptRepositories": {"Fn::Sub": "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*"},
+    }
     log_group = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${FunctionLogs}:*"
 
     assert {sid: statement["Resource"] for sid, statement in statements(resources).items()} == {
@@ -240,6 +256,8 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, buck
         "TellMissingFromForbidden": bucket_arn,
         "PushLayersAndImages": repositories,
         "CreateRepositories": repositories,
+        "ReadCreationTemplates": "*",
+        **({} if registry else following),
         "KeepState": {"Fn::GetAtt": ["StateTable", "Arn"]},
         "TakeMessages": {"Fn::GetAtt": ["WorkQueue", "Arn"]},
         "ReportRejected": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
@@ -248,8 +266,30 @@ def test_every_grant_is_scoped_to_a_resource_of_the_stack(source: Template, buck
 
 
 def test_repositories_may_be_created_only_if_the_parameter_says_so(source: Template) -> None:
-    assert "CreateRepositories" not in statements(deployed(source))
-    assert "CreateRepositories" in statements(deployed(source, CreateRepositories="true"))
+    granted = set(statements(deployed(source, CreateRepositories="true")))
+
+    assert granted - set(statements(deployed(source))) == {
+        "CreateRepositories",
+        "ReadCreationTemplates",
+        "FollowCreationTemplates",
+        "EncryptRepositories",
+    }
+
+
+def test_only_the_accounts_own_creation_templates_can_be_followed(source: Template) -> None:
+    def granted(registry: str) -> set[str]:
+        return set(statements(deployed(source, CreateRepositories="true", RegistryId=registry)))
+
+    assert granted("") == granted(OWN_ACCOUNT)
+    assert granted("") - granted("123456789012") == {"FollowCreationTemplates", "EncryptRepositories"}
+
+
+def test_ecr_alone_makes_the_grants_for_a_repositorys_key(source: Template) -> None:
+    found = statements(deployed(source, CreateRepositories="true"))["EncryptRepositories"]
+
+    assert found["Condition"] == {
+        "StringEquals": {"kms:ViaService": {"Fn::Sub": "ecr.${AWS::Region}.${AWS::URLSuffix}"}}
+    }
 
 
 def test_a_backfill_may_invoke_the_function_list_the_bucket_and_write_its_reports(resources: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s3_to_ecr.media_types import OCI_MANIFEST
-from tests.doubles.ecr import MAX_PART_BYTES, REFUSED_ARTIFACT, EcrDouble
+from tests.doubles.ecr import LIFECYCLE_POLICY, MAX_PART_BYTES, REFUSED_ARTIFACT, REPOSITORY_POLICY, EcrDouble
 from tests.doubles.server import Fault
 
 BODY = b"01234567"
@@ -44,6 +44,31 @@ def part(upload: str, first: int, body: bytes, last: int | None = None) -> dict[
     last = first + len(body) - 1 if last is None else last
     blob = base64.b64encode(body).decode()
     return {"uploadId": upload, "partFirstByte": first, "partLastByte": last, "layerPartBlob": blob}
+
+
+def test_a_repository_has_only_settings_that_go_together(ecr: EcrDouble) -> None:
+    for settings, code in (
+        ({"imageTagMutability": "IMMUTABLE_WITH_EXCLUSION"}, "InvalidParameterException"),
+        ({"encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": ""}}, "InvalidParameterException"),
+        ({"tags": [{"Key": "aws:x", "Value": ""}]}, "InvalidTagParameterException"),
+        ({"tags": [{"Key": str(number), "Value": ""} for number in range(51)]}, "TooManyTagsException"),
+    ):
+        assert refused(ecr, "CreateRepository", repositoryName="new", **settings) == code
+    assert refused(ecr, "CreateRepository") == "RepositoryAlreadyExistsException"
+    assert list(ecr.repositories) == ["app"]
+
+
+def test_a_repository_has_policies_after_they_are_set(ecr: EcrDouble) -> None:
+    assert refused(ecr, "GetLifecyclePolicy") == "LifecyclePolicyNotFoundException"
+    assert refused(ecr, "PutLifecyclePolicy", lifecyclePolicyText="{}") == "InvalidParameterException"
+    succeed(ecr, "PutLifecyclePolicy", lifecyclePolicyText=LIFECYCLE_POLICY)
+    assert succeed(ecr, "GetLifecyclePolicy") == {"lifecyclePolicyText": LIFECYCLE_POLICY}
+
+    assert refused(ecr, "GetRepositoryPolicy") == "RepositoryPolicyNotFoundException"
+    assert refused(ecr, "SetRepositoryPolicy", policyText="no JSON", force=True) == "InvalidParameterException"
+    assert refused(ecr, "SetRepositoryPolicy", policyText=REPOSITORY_POLICY) == "InvalidParameterException"
+    succeed(ecr, "SetRepositoryPolicy", policyText=REPOSITORY_POLICY, force=True)
+    assert succeed(ecr, "GetRepositoryPolicy") == {"policyText": REPOSITORY_POLICY}
 
 
 def test_a_part_begins_where_the_last_one_ended(ecr: EcrDouble, upload: str) -> None:

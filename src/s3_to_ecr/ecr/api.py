@@ -1,4 +1,4 @@
-"""Amazon ECR's layer and image API: one method for each call, in the words of ECR's documentation.
+"""Amazon ECR's API for layers, images and repositories: one method for each call, in the words of ECR's documentation.
 
 Source of every rule here: the ECR API reference (ecr/2015-09-21) and ECR's service quotas.
 """
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from s3_to_ecr.aws.sdk_errors import Codes, translated
 from s3_to_ecr.ecr.completion import COMPLETION_HANDLERS
+from s3_to_ecr.ecr.creation_templates import CreationTemplate, parse_template
 from s3_to_ecr.ecr.layer_part import PART_HANDLERS, LayerPart
 from s3_to_ecr.errors import (
     AccessDenied,
@@ -81,10 +82,15 @@ _CODES: Codes = {
     "UpstreamAccessDenied": (AccessDenied, _UPSTREAM),
     "InvalidImageDigest": (RequestRefused, ""),
     "InvalidImageTag": (RequestRefused, ""),
+    "InvalidTagParameterException": (RequestRefused, ""),
+    "TooManyTagsException": (RequestRefused, ""),
 }
 
 # How CompleteLayerUpload may be answered when the layer has been completed already, or is being completed just now.
 _COMPLETED_BEFORE = {"UploadNotFoundException", "InvalidLayerException", "LayerAlreadyExistsException"}
+
+# The answers of an ECR that has no creation templates, as those of some regions had none.
+_UNKNOWN_OPERATION = ("UnknownOperationException", "UnsupportedCommandTypeException")
 
 
 @dataclass(frozen=True)
@@ -120,41 +126,19 @@ class ImagesFound:
 
 
 class Registry:
-    """One ECR registry: that of the account `registry_id`, or by `None` the caller's own.
+    """One ECR registry: that of the account `registry_id`, or by `None` the caller's own."""
 
-    If it `creates_repositories`, a missing repository is created when something is to be put into it.
-    """
-
-    def __init__(
-        self, client: ECRClient, registry_id: str | None = None, *, creates_repositories: bool = False
-    ) -> None:
+    def __init__(self, client: ECRClient, registry_id: str | None = None) -> None:
         """The `client` becomes the registry's own, because the handlers change two of its calls."""
         self._client = client
         self._id = registry_id
         self._members: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
-        self._creates_repositories = creates_repositories
         for event, handler in (PART_HANDLERS | COMPLETION_HANDLERS).items():
             client.meta.events.register(event, handler, unique_id=event)
 
     def scope(self, repository: str) -> tuple[str | None, str]:
         """What distinguishes this repository from one of the same name in another registry."""
         return self._id, repository
-
-    def in_repository(self, repository: str, work: Callable[[], T]) -> T:
-        """Does the work. If its repository is missing and may be created, creates it and does the work again."""
-        try:
-            return work()
-        except RepositoryMissing:
-            if not self._creates_repositories:
-                raise
-        logger.info("Creating the repository")
-        self._create_repository(repository)
-        try:
-            return work()
-        except RepositoryMissing as error:
-            raise ServiceUnavailable(
-                f"ECR does not know the repository yet that it has just created: {error.reason}"
-            ) from error
 
     def layer_availability(self, repository: str, digests: Iterable[str]) -> dict[str, LayerAvailability]:
         """BatchCheckLayerAvailability, in as many calls as the digests need.
@@ -290,14 +274,69 @@ class Registry:
                 if not is_taken or not tag or self.images(repository, [], [tag]).named.get(tag) != digest:
                     raise
 
-    def _create_repository(self, repository: str) -> None:
-        """CreateRepository, with the registry's defaults. It is no error if another invocation was faster."""
-        with _calling("CreateRepository", repository):
+    def creation_templates(self) -> list[CreationTemplate]:
+        """DescribeRepositoryCreationTemplates, in as many calls as needed: those for repositories that a push creates.
+
+        ECR shows an account only its own registry's templates. Of another account's registry there are none here.
+        """
+        found: list[CreationTemplate | None] = []
+        with translated("DescribeRepositoryCreationTemplates", _CODES):
             try:
-                self._client.create_repository(repositoryName=repository, **self._members)
+                for page in self._client.get_paginator("describe_repository_creation_templates").paginate():
+                    if self._id not in (None, page.get("registryId")):
+                        return []
+                    found += map(parse_template, page.get("repositoryCreationTemplates", []))
             except ClientError as error:
-                if error.response["Error"]["Code"] != "RepositoryAlreadyExistsException":
+                if error.response["Error"]["Code"] not in _UNKNOWN_OPERATION:
                     raise
+        return [template for template in found if template]
+
+    def create_repository(self, repository: str, settings: Mapping[str, Any]) -> bool:
+        """CreateRepository. `False` if the repository exists already."""
+        with _calling("CreateRepository", repository):
+            return _succeeds(
+                lambda: self._client.create_repository(repositoryName=repository, **settings, **self._members),
+                "RepositoryAlreadyExistsException",
+            )
+
+    def has_lifecycle_policy(self, repository: str) -> bool:
+        """GetLifecyclePolicy."""
+        with _calling("GetLifecyclePolicy", repository):
+            return _succeeds(
+                lambda: self._client.get_lifecycle_policy(repositoryName=repository, **self._members),
+                "LifecyclePolicyNotFoundException",
+            )
+
+    def put_lifecycle_policy(self, repository: str, policy: str) -> None:
+        """PutLifecyclePolicy."""
+        with _calling("PutLifecyclePolicy", repository):
+            self._client.put_lifecycle_policy(repositoryName=repository, lifecyclePolicyText=policy, **self._members)
+
+    def has_repository_policy(self, repository: str) -> bool:
+        """GetRepositoryPolicy."""
+        with _calling("GetRepositoryPolicy", repository):
+            return _succeeds(
+                lambda: self._client.get_repository_policy(repositoryName=repository, **self._members),
+                "RepositoryPolicyNotFoundException",
+            )
+
+    def set_repository_policy(self, repository: str, policy: str) -> None:
+        """SetRepositoryPolicy, even if the policy does not let the function's role change it again."""
+        with _calling("SetRepositoryPolicy", repository):
+            self._client.set_repository_policy(
+                repositoryName=repository, policyText=policy, force=True, **self._members
+            )
+
+
+def _succeeds(call: Callable[[], object], unless: str) -> bool:
+    """Makes the call. `False` if ECR answers with this error code."""
+    try:
+        call()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != unless:
+            raise
+        return False
+    return True
 
 
 def _batches(items: Iterable[T], at_once: int) -> Iterator[list[T]]:

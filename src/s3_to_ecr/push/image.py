@@ -18,7 +18,7 @@ from functools import partial
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.ecr.api import ImagesFound, Registry
+from s3_to_ecr.ecr.api import ImagesFound
 from s3_to_ecr.errors import (
     BlobsMissing,
     BrokenManifest,
@@ -36,6 +36,7 @@ from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
 from s3_to_ecr.images.model import PushRequest, Source
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.push.targets import Target, targets_of, without_ambiguous_tags
 from s3_to_ecr.results import PushedImage, Result
 from s3_to_ecr.state.leases import Leases
@@ -66,18 +67,19 @@ class _Pushed:
 
 
 class ImagePusher:
-    """Pushes images to the `registry`, and their blobs through `layers`."""
+    """Pushes images to the registry of the `repositories`, and their blobs through `layers`."""
 
     def __init__(
         self,
-        registry: Registry,
+        repositories: Repositories,
         layers: ImageLayers,
         leases: Leases,
         tag_writes: TagWrites,
         deadline: Deadline,
         outcomes: Outcomes,
     ) -> None:
-        self._registry = registry
+        self._registry = repositories.registry
+        self._repositories = repositories
         self._layers = layers
         self._leases = leases
         self._tag_writes = tag_writes
@@ -106,7 +108,7 @@ class ImagePusher:
                     if target.repository not in found:
                         found[target.repository] = self._look_up(target.repository, targets)
                     work = partial(self._push, target, request, found[target.repository], failed)
-                    pushed.append(self._registry.in_repository(target.repository, work))
+                    pushed.append(self._repositories.within(target.repository, work))
                 except RepositoryMissing as error:
                     missing[target.repository] = error
                 except S3ToEcrError as error:
@@ -142,7 +144,7 @@ class ImagePusher:
                 if target.image.digest in found[target.repository].there:
                     continue
                 find = partial(self._missing_blobs, target, request)
-                missing = self._registry.in_repository(target.repository, find)
+                missing = self._repositories.within(target.repository, find)
                 blobs |= {(target.repository, digest): blob for digest, blob in missing.items()}
         return self._layers.push_in_order(blobs, request.document.key)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from functools import partial
 
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
@@ -89,8 +88,7 @@ class ImageLayers:
                     if stopped:
                         failures[repository, digest] = stopped
                         continue
-                    upload = partial(self._push, blob, document_key, repository, digest, self._memory)
-                    self._registry.in_repository(repository, upload)
+                    self._push(blob, document_key, repository, digest, self._memory)
                 except S3ToEcrError as error:
                     failures[repository, digest] = error
         return failures

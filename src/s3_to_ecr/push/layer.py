@@ -7,9 +7,10 @@ from contextlib import closing
 from functools import partial
 
 from s3_to_ecr.blobs import Blob, PeekedBlob
-from s3_to_ecr.ecr.api import LayerAvailability, Registry
+from s3_to_ecr.ecr.api import LayerAvailability
 from s3_to_ecr.errors import RepositoryMissing
 from s3_to_ecr.push.layer_upload import LayerUploader
+from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.results import Result
 from s3_to_ecr.state.completed_writes import CompletedWrites
 from s3_to_ecr.state.leases import Lease, Leases
@@ -24,15 +25,21 @@ class OtherContent(Exception):
 
 
 class LayerPusher:
-    """Brings each layer into the `registry` once. What ECR has, the `leases` and the `completed` writes see to that.
+    """Brings each layer into its registry once. What ECR has, the `leases` and the `completed` writes see to that.
 
     `memory` is the function's, in bytes.
     """
 
     def __init__(
-        self, registry: Registry, uploader: LayerUploader, leases: Leases, completed: CompletedWrites, memory: int
+        self,
+        repositories: Repositories,
+        uploader: LayerUploader,
+        leases: Leases,
+        completed: CompletedWrites,
+        memory: int,
     ) -> None:
-        self._registry = registry
+        self._registry = repositories.registry
+        self._repositories = repositories
         self._uploader = uploader
         self._leases = leases
         self._completed = completed
@@ -104,7 +111,7 @@ class LayerPusher:
     def _upload(self, blob: Blob, repository: str, digest: str | None, lease: Lease, memory: int) -> Result:
         """Uploads the blob. Creates the repository first if it is missing and may be created."""
         upload = partial(self._uploader.upload, blob, repository, digest, lease, memory)
-        return _result(blob, repository, self._registry.in_repository(repository, upload))
+        return _result(blob, repository, self._repositories.within(repository, upload))
 
     def _is_available(self, repository: str, digest: str) -> bool:
         """Whether ECR has the layer ready to be pulled, so that there is nothing to do."""

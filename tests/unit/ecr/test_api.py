@@ -85,15 +85,6 @@ def test_an_invalid_parameter_is_refused_before_the_call(ecr: EcrDouble, ecr_cli
     assert ecr.calls == []
 
 
-def test_a_repository_is_created_once(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client, "123456789012", creates_repositories=True)
-    uploads = [registry.in_repository("team/new", lambda: registry.initiate("team/new")) for _ in range(2)]
-
-    assert {upload.repository for upload in uploads} == {"team/new"}
-    assert ecr.operations.count("CreateRepository") == 1
-    assert {call.members["registryId"] for call in ecr.calls} == {"123456789012"}
-
-
 @pytest.mark.parametrize("missing_as", ["failure", "unavailable"])
 def test_a_layer_is_available_archived_or_unavailable(
     ecr: EcrDouble, ecr_client: ECRClient, missing_as: Literal["failure", "unavailable"]
