@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from local import images
 from local.images import Built, Files
 from local.layers import layer
-from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, CHART_REPOSITORY, REPOSITORY
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -48,18 +47,19 @@ def _sample_bundle() -> bytes:
     return images.tar(images.oci_layout(built))
 
 
-def _stored(content: bytes) -> bytes:
-    """The content as gzip that does not compress: its bytes are the same with every version of zlib."""
-    compressor = zlib.compressobj(level=0, wbits=31)
-    return compressor.compress(content) + compressor.flush()
-
-
 def _samples(folder: str, files: Files) -> tuple[Sample, ...]:
     return tuple(Sample(folder + path, content) for path, content in files.items())
 
 
 _KNOWN = _sample_layer("known digest")
 _STATIC = _sample_layer("static registry")
+
+_CHARTS, _, _CHART = CHART_REPOSITORY.rpartition("/")
+_CHART_YAML = f"""apiVersion: v2
+name: {_CHART}
+version: 1.0.0+sample
+description: A chart that says hello
+"""
 
 SAMPLES = (
     Sample("layer-test/put.layer", _sample_layer("put")),
@@ -77,8 +77,9 @@ SAMPLES = (
     Sample(f"{REPOSITORY}/docker-save-25.tar", images.docker_save_25([], _sample_image("docker save 25"))),
     *_samples(f"{REPOSITORY}:skopeo-dir/", images.skopeo_dir(_sample_image("skopeo dir"))),
     Sample("_/bundle.tar", _sample_bundle()),
-    Sample(f"{REPOSITORY}/gzip.tgz", _stored(images.docker_save([], _sample_image("gzip")))),
+    Sample(f"{REPOSITORY}/gzip.tgz", images.stored(images.docker_save([], _sample_image("gzip")))),
     Sample(f"{REPOSITORY}/zstd.tar.zst", images.compress(images.docker_save_25([], _sample_image("zstd")), "zstd")),
+    Sample(f"{_CHARTS}/{_CHART}-1.0.0.tgz", images.helm_chart(_CHART_YAML)),
 )
 
 

@@ -14,7 +14,7 @@ from local.containers import gateway, own_address, settings_for_sam
 from local.event_source import EventSource
 from local.function_log import FunctionLog
 from local.samples import put_samples
-from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY, Stack, running
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, CHART_REPOSITORY, REPOSITORY, Stack, running
 
 _POLL_SECONDS: Final = 0.5
 _LAST_PORT: Final = 65535
@@ -61,7 +61,7 @@ def serve(stack: Stack) -> None:
         stack.sqs.purge_queue(QueueUrl=stack.queue_url)
         print(f"The local stack is running at {stack.endpoint}. Stop it with Ctrl-C.")
         print(f"  bucket      {BUCKET}, with the objects of events/")
-        print(f"  repository  {', '.join([REPOSITORY, *BUNDLE_REPOSITORIES])}; others are created")
+        print(f"  repository  {', '.join([REPOSITORY, *BUNDLE_REPOSITORIES, CHART_REPOSITORY])}; others are created")
         print(f"  queue       {stack.queue_url}")
         print("  function    sam build && sam local invoke --config-env local -e events/s3-put.json")
         print("              or, to receive the queue's messages: sam local start-lambda --config-env local")

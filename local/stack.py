@@ -32,6 +32,7 @@ BUCKET = "s3-to-ecr-local"
 TABLE = "s3-to-ecr-state"
 REPOSITORY = "layer-test"
 BUNDLE_REPOSITORIES = ("sample/web", "sample/database")
+CHART_REPOSITORY = "sample/hello"
 _QUEUE = "s3-to-ecr-work"
 _DEAD_LETTERS = "s3-to-ecr-dead-letters"
 _START_SECONDS = 60
@@ -153,7 +154,7 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
 def _create(endpoint: str) -> Stack:
     bare = Stack(endpoint, "", "")
     create_state_table(bare.dynamodb, TABLE)
-    for repository in (REPOSITORY, *BUNDLE_REPOSITORIES):
+    for repository in (REPOSITORY, *BUNDLE_REPOSITORIES, CHART_REPOSITORY):
         bare.ecr.create_repository(repositoryName=repository)
     dead_letters = bare.sqs.create_queue(
         QueueName=_DEAD_LETTERS, Attributes={"MessageRetentionPeriod": str(14 * 24 * 3600)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from hashlib import sha256
 from itertools import chain
 from typing import Protocol, Self
+
+from s3_to_ecr.deadline import Deadline
 
 
 class Blob(Protocol):
@@ -63,6 +66,24 @@ class BlobRange(Blob, Protocol):
         ...
 
 
+class MadeBlob:
+    """A blob that was made from the object of another one, and is in memory."""
+
+    seekable = True
+    offset = 0
+
+    def __init__(self, origin: Blob, content: bytes) -> None:
+        self.bucket = origin.bucket
+        self.key = origin.key
+        self.size = len(content)
+        self.identity = f"{len(content)} bytes made from {origin.identity}"
+        self.is_one_version = origin.is_one_version
+        self._content = content
+
+    def read(self, first: int, length: int) -> Generator[bytes]:
+        yield self._content[first : first + length]
+
+
 class PeekedBlob:
     """A blob whose `start` has been read, in a request for its first `most` bytes. It must be closed.
 
@@ -103,3 +124,12 @@ class PeekedBlob:
         """Ends the request, unless its bytes are being read."""
         if self._begun:
             self._begun.close()
+
+
+def digest_by_reading(blob: Blob, deadline: Deadline, doing: str) -> str:
+    """A blob's digest. All of it is read for that; raises `OutOfTime` if the invocation ends before."""
+    running = sha256()
+    for chunk in blob.read(0, blob.size):
+        deadline.require(doing)
+        running.update(chunk)
+    return f"sha256:{running.hexdigest()}"

@@ -166,7 +166,10 @@ class Dispatcher:
         if request.archive_name is not None and not in_bundle:
             check_one_repository(self._settings, job.folder, target.key, request.images)
             request = request.with_default_tag()
-        return self._images.push(request, to)
+        result = self._images.push(request, to)
+        if request.has_grown and request.has_grown():
+            return self._push_images(job, target)
+        return {**result, "key": target.key}
 
     def _push_images_waiting_for(self, bucket: str, arrived_key: str) -> list[Result]:
         """Runs the jobs that waited for an object, and returns the results of those that succeeded.

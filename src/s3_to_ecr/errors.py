@@ -9,6 +9,7 @@ S3ToEcrError
 │   ├── RepositoryMissing      ECR has no such repository, and the function may not create it
 │   ├── UnsupportedArchive     an image archive that has to be unpacked first
 │   ├── BrokenArchive          a tar archive that is damaged, or points outside itself
+│   ├── BrokenChart            a Helm chart that Helm would not take
 │   ├── UnsupportedManifest    a kind of manifest that ECR does not accept
 │   ├── BrokenManifest         a manifest that is not what it claims to be
 │   ├── InvalidTag             ECR would not accept the tag, or two images want it
@@ -102,6 +103,10 @@ class UnsupportedArchive(Rejected):
 
 class BrokenArchive(Rejected):
     """A tar archive that is truncated or damaged, lacks a file that it names, or has links or members outside it."""
+
+
+class BrokenChart(Rejected):
+    """A Helm chart without a name or version, or whose metadata Helm would not read."""
 
 
 class UnsupportedManifest(Rejected):

@@ -13,7 +13,7 @@ from local.images import digest_of
 from local.invocation import Invocation
 from local.layers import gzipped_layer
 from local.samples import SAMPLES, put_samples
-from local.stack import BUCKET, BUNDLE_REPOSITORIES, REPOSITORY, Stack
+from local.stack import BUCKET, BUNDLE_REPOSITORIES, CHART_REPOSITORY, REPOSITORY, Stack
 from s3_to_ecr.errors import RepositoryMissing
 from tests.conftest import ROOT, Load, sqs_message
 
@@ -171,6 +171,18 @@ def test_the_sample_event_of_a_bundle_pushes_an_image_to_each_repository(
     for image in result["images"]:
         [found] = stack.ecr.describe_images(repositoryName=image["repository"])["imageDetails"]
         assert (found["imageDigest"], found["imageTags"]) == (image["digest"], ["bundle"])
+
+
+def test_the_sample_event_of_a_chart_pushes_it(
+    stack: Stack, fresh: dict[str, str], load_handler: Load, context: Invocation
+) -> None:
+    put_samples(stack.s3)
+    event = json.loads((ROOT / "events/helm-chart.json").read_text())
+
+    [result] = load_handler(fresh).lambda_handler(event, context)["results"]
+
+    [found] = stack.ecr.describe_images(repositoryName=CHART_REPOSITORY)["imageDetails"]
+    assert (found["imageDigest"], found["imageTags"]) == (result["digest"], ["1.0.0_sample"])
 
 
 def test_the_sqs_sample_event_uploads_its_sample(stack: Stack, load_handler: Load, context: Invocation) -> None:

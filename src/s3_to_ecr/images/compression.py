@@ -28,6 +28,7 @@ _MAGIC = {
 _START_BYTES = {"gzip": 64 * 1024, "zstd": 256 * 1024, "xz": 256 * 1024, "bzip2": 1024 * 1024}
 
 _PIECE_BYTES = 16 * 1024
+_FIRST_BYTES = 512
 
 # Memory for a decoder's window: as much as `zstd --ultra` and `--long` take, and twice as much as `xz -9` does.
 _ZSTD_WINDOW_LOG, _ZSTD_LARGEST_WINDOW_LOG = 27, 31
@@ -90,7 +91,9 @@ class Codec:
                 piece = b""
                 if decoder.needs_input:
                     piece, packed = packed[:_PIECE_BYTES], packed[_PIECE_BYTES:]
-                found += self.decode(decoder, piece, min(most - len(found), _PIECE_BYTES))
+                # Damage costs what is decoded with it, so little at first.
+                wanted = min(max(len(found), _FIRST_BYTES), _PIECE_BYTES)
+                found += self.decode(decoder, piece, min(most - len(found), wanted))
                 if decoder.eof and self.begins(decoder.unused_data + packed):
                     packed = decoder.unused_data + packed
                     decoder = self.decoder(bounded=False)

@@ -40,10 +40,13 @@ def destination(settings: Settings, folder: str | None, reference: Reference | N
     """Where the image that `reference` names goes, if it lies in `folder` (`None` for a key without a folder).
 
     The folder is the repository, and of the reference only the tag counts. In a bundle, the repository is the path of
-    the reference, below the folder that holds the bundles. Raises `RepositoryNotNamed`, or `InvalidRepositoryName`
-    before ECR has to.
+    the reference, below the folder that holds the bundles. A chart names a repository below the folder, bundle or not.
+    Raises `RepositoryNotNamed`, or `InvalidRepositoryName` before ECR has to.
     """
-    if is_bundle(settings, folder):
+    if reference and reference.below:
+        above = _above_bundle(folder) if is_bundle(settings, folder) else folder or settings.default_repository
+        name, what_to_do = f"{above}/{reference.below}" if above else reference.below, "Rename the folder or the chart."
+    elif is_bundle(settings, folder):
         name, what_to_do = _named_by_reference(settings, folder, reference), "Tag the image anew."
     else:
         name, what_to_do = (
@@ -95,7 +98,12 @@ def _named_by_reference(settings: Settings, folder: str | None, reference: Refer
             "objects under _/ go to the repositories that references inside them name, such as "
             "docker.io/team/app:1.0, and here is none. Put the object under <repository>/ instead."
         )
-    found = _BUNDLES.fullmatch(folder or "_")
-    above = found["above"] if found else None
+    above = _above_bundle(folder)
     path = repository_path(reference.name, keep_host=settings.keep_registry_host)
     return f"{above}/{path}" if above else path
+
+
+def _above_bundle(folder: str | None) -> str | None:
+    """The folder that holds the bundles; `None` if they are at the top of the bucket."""
+    found = _BUNDLES.fullmatch(folder or "_")
+    return found["above"] if found else None

@@ -13,11 +13,10 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from s3_to_ecr.aws.s3 import ObjectRange
-from s3_to_ecr.blobs import BlobRange
+from s3_to_ecr.blobs import BlobRange, digest_by_reading
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
 from s3_to_ecr.images.compression import GZIP, ZSTD
@@ -194,11 +193,7 @@ class _Describing:
         if named := _NAMED_BY_DIGEST.fullmatch(posixpath.basename(path)):
             return f"sha256:{named['hex']}"
         if path not in self._digests:
-            running = sha256()
-            for chunk in blob.read(0, blob.size):
-                self._deadline.require("the digests of the archive's layers")
-                running.update(chunk)
-            self._digests[path] = f"sha256:{running.hexdigest()}"
+            self._digests[path] = digest_by_reading(blob, self._deadline, "the digests of the archive's layers")
         return self._digests[path]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -61,6 +61,7 @@ class PushRequest:
 
     An archive has a name: that of its file, without the ending.
     If it `is_stream`, blobs can only be read in the order of their offsets, or each takes another pass.
+    `has_grown` says, after the push, whether something has arrived by now that should have been pushed with it.
     """
 
     document: ObjectRange
@@ -68,6 +69,7 @@ class PushRequest:
     images: tuple[Image, ...]
     archive_name: str | None = None
     is_stream: bool = False
+    has_grown: Callable[[], bool] | None = None
 
     @property
     def shares_tags(self) -> bool:

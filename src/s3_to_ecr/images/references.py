@@ -18,10 +18,14 @@ _DOCKER_HUB = "docker.io"
 
 @dataclass(frozen=True)
 class Reference:
-    """What an archive, a layout or a key calls an image. `name` is the repository with its host, if it was given."""
+    """What an archive, a layout or a key calls an image. `name` is the repository with its host, if it was given.
+
+    A chart's repository is `below` the folder in which the chart lies.
+    """
 
     tag: str | None
     name: str | None = None
+    below: str | None = None
 
 
 def parse_reference(text: str) -> Reference:

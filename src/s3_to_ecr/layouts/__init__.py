@@ -7,11 +7,19 @@ not of its layout. `route` asks the layouts in order; the first match wins.
 from __future__ import annotations
 
 from s3_to_ecr.images.destination import destination, is_bundle
-from s3_to_ecr.layouts import bare_blob, image_archive, oci_layout, registry_storage, skopeo_dir, static_registry
+from s3_to_ecr.layouts import (
+    bare_blob,
+    helm_chart,
+    image_archive,
+    oci_layout,
+    registry_storage,
+    skopeo_dir,
+    static_registry,
+)
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
 from s3_to_ecr.settings import Settings
 
-_LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, bare_blob, image_archive)
+_LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, bare_blob, helm_chart, image_archive)
 
 
 def route(key: str, settings: Settings) -> Job:

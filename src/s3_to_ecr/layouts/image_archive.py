@@ -25,12 +25,17 @@ _ENDINGS = re.compile(
 
 def match(key: str) -> Match:
     """`<repo>/<any name>`, where `<repo>/` is optional. What is called `.tar` has to be a tar archive."""
-    folder, slash, name = key.rpartition("/")
-    found = _ENDINGS.search(name, 1)
-    is_tar = name.lower().endswith(".tar")
-    archive = ImageArchive(name[: found.start()] if found else name, is_tar=is_tar)
-    recognised = None if is_tar else archive
+    folder, slash, _ = key.rpartition("/")
+    archive = archive_named(key)
+    recognised = None if archive.is_tar else archive
     return Match(folder if slash else None, image_layout=archive, recognised=recognised, may_be_bundle=True)
+
+
+def archive_named(key: str) -> ImageArchive:
+    """The archive at a key, if it is one."""
+    name = key.rpartition("/")[2]
+    found = _ENDINGS.search(name, 1)
+    return ImageArchive(name[: found.start()] if found else name, is_tar=name.lower().endswith(".tar"))
 
 
 @dataclass(frozen=True)

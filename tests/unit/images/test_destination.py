@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from s3_to_ecr.errors import InvalidRepositoryName, RepositoryNotNamed, SeveralRepositories
@@ -145,3 +147,28 @@ def test_repositories_of_several_hosts_differ_only_if_hosts_are_kept() -> None:
     check_one_repository(Settings("state"), "app", "app/x.tar", several)
     with pytest.raises(SeveralRepositories, match=r"docker\.io/team/app, quay\.io/team/app"):
         check_one_repository(KEEPING_HOSTS, "app", "app/x.tar", several)
+
+
+@pytest.mark.parametrize(
+    ("folder", "more", "repository"),
+    [
+        ("charts", {}, "charts/web"),
+        ("charts/_", {}, "charts/web"),
+        ("_/any", {}, "web"),
+        (None, {}, "web"),
+        (None, {"default_repository": "charts"}, "charts/web"),
+        ("charts", {"repository_prefix": "mirror/"}, "mirror/charts/web"),
+        ("charts", {"keep_registry_host": True}, "charts/web"),
+    ],
+)
+def test_a_chart_goes_to_the_repository_of_its_name_below_the_folder(
+    folder: str | None, more: dict[str, Any], repository: str
+) -> None:
+    chart = Reference("1.0.0", below="web")
+
+    assert destination(Settings("state", **more), folder, chart) == Destination(repository, "1.0.0")
+
+
+def test_a_chart_whose_name_ecr_cannot_take_is_rejected() -> None:
+    with pytest.raises(InvalidRepositoryName, match="Rename the folder or the chart"):
+        destination(Settings("state"), "charts", Reference("1.0.0", below="Web"))

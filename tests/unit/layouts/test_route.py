@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts import route
+from s3_to_ecr.layouts.helm_chart import HelmChart, Provenance
 from s3_to_ecr.layouts.image_archive import ImageArchive
 from s3_to_ecr.layouts.jobs import Ignore, PushImages, UploadLayer
 from s3_to_ecr.layouts.oci_layout import OciLayout
@@ -64,7 +65,7 @@ def layer_or_images(repository: str, name: str, folder: str | None) -> UploadLay
     [
         ("v1", "v1"),
         ("v1.2", "v1.2"),
-        ("v1.2.tgz", "v1.2"),
+        ("v1.2.TGZ", "v1.2"),
         ("v1.tar.gz", "v1"),
         ("v1.Tar.Zst", "v1"),
         ("v1.tzst", "v1"),
@@ -125,7 +126,19 @@ def test_a_layer_cannot_be_in_a_bundle(key: str) -> None:
 
 def test_an_archive_with_no_folder_may_be_a_bundle_if_there_is_no_default() -> None:
     assert route("x.tar", settings()) == PushImages(None, ImageArchive("x"))
-    assert route("x.tgz", settings()) == PushImages(None, ImageArchive("x", is_tar=False))
+    assert route("x.tar.gz", settings()) == PushImages(None, ImageArchive("x", is_tar=False))
+
+
+def test_a_tgz_may_be_a_chart_or_an_archive_and_what_signs_it_its_provenance() -> None:
+    chart = HelmChart(ImageArchive("web-1.0", is_tar=False))
+
+    assert route("charts/web-1.0.tgz", settings()) == UploadLayer("charts", None, recognised=chart, folder="charts")
+    assert route("charts/_/web-1.0.tgz", settings()) == PushImages("charts/_", chart)
+    assert route("web-1.0.tgz", settings()) == PushImages(None, chart)
+    assert route("charts/web-1.0.tgz.prov", settings()) == UploadLayer(
+        "charts", None, recognised=Provenance(), folder="charts"
+    )
+    assert route("charts/web.prov", settings()) == layer_or_images("charts", "web.prov", "charts")
 
 
 @pytest.mark.parametrize(
