@@ -41,6 +41,10 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
+class SkopeoFailed(RuntimeError):
+    """skopeo's exit code was not 0. Its message is on standard error."""
+
+
 def interleaved(rounds: int, runs: Mapping[K, Callable[[], T]]) -> dict[K, list[T]]:
     """The results of each run. The runs take turns, so that a disturbance of the machine affects all of them."""
     found: dict[K, list[T]] = {name: [] for name in runs}
@@ -99,7 +103,7 @@ def _skopeo(*images: str) -> Measure:
             time.sleep(0.01)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"skopeo failed with exit code {process.returncode}")
+        raise SkopeoFailed(f"skopeo failed with exit code {process.returncode}")
     return Measure(usage.ru_utime + usage.ru_stime, time.monotonic() - started, peak)
 
 

@@ -208,6 +208,10 @@ An image of {_size(results.archive_size)} as `docker save` writes it, beside `sk
 docker-archive:` of the same file to a registry. *Unpacking* is what it takes to decompress the archive once with the
 function's decoder, and nothing else: gzip and zstd are decompressed twice, to find the layers and to send them. Medians
 of {results.few_rounds} rounds."""
+    unread = [f"`.{ending}`" for name, ending in results.archives if name == "unpack"]
+    unread = [ending for ending in unread if (ending, NAMES["skopeo"]) not in {row[:2] for row in rows}]
+    if results.skopeo_version and unread:
+        text += f" This version of skopeo cannot read {', '.join(unread)}."
     return f"{text}\n\n" + table(("archive", "", "CPU s", "unpacking, CPU s", "wall s", "peak MB"), rows)
 
 
