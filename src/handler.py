@@ -28,10 +28,8 @@ gc.disable()
 settings = Settings.from_environment(os.environ)
 clients = Clients()
 app = App(clients, settings)
-if settings.queue_url:
-    app.work_queue  # noqa: B018 (made now, while there is a whole core for it)
 if settings.outcome_bus:
-    clients.events  # noqa: B018 (see above)
+    clients.events  # noqa: B018 (made now, while there is a whole core for it)
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     gc.freeze()  # for a process that imports this once, as Lambda's does
 gc.enable()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from s3_to_ecr.aws.clients import Clients
@@ -14,6 +13,7 @@ from s3_to_ecr.dispatcher import Dispatcher
 from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import MalformedEvent
 from s3_to_ecr.event_sources import batch_operations, notifications
+from s3_to_ecr.event_sources.sqs import WorkQueue
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.image_layers import ImageLayers
 from s3_to_ecr.push.layer import LayerPusher
@@ -31,8 +31,6 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from s3_to_ecr.event_sources.sqs import WorkQueue
-
 
 class App:
     """The program, with its clients and settings. `clock` gives seconds since 1970, for the leases."""
@@ -41,6 +39,7 @@ class App:
         self._clients = clients
         self._settings = settings
         self._clock = clock
+        self._work_queue = WorkQueue(clients, settings)
 
     def answer(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Answers an event as its source expects. One object's failure stops no other object."""
@@ -49,7 +48,7 @@ class App:
         dispatcher = self._dispatcher(Deadline(context), outcomes, events)
         try:
             if notifications.is_sqs(event):
-                return dict(self.work_queue.answer(event, dispatcher.run, outcomes, events))
+                return self._work_queue.answer(event, dispatcher.run, outcomes, events)
             if notifications.is_batch_operations(event):
                 return batch_operations.answer(event, dispatcher.run, events)
             attempts = notifications.run_records(event, dispatcher.run)
@@ -57,13 +56,6 @@ class App:
             outcomes.record(error)
             raise
         return notifications.answer(events.announce(attempts))
-
-    @cached_property
-    def work_queue(self) -> WorkQueue:
-        """The SQS side. Its import takes longer than all our others together, and without a queue is of no use."""
-        from s3_to_ecr.event_sources.sqs import WorkQueue  # noqa: PLC0415 (see above)
-
-        return WorkQueue(self._clients, self._settings)
 
     def _dispatcher(self, deadline: Deadline, outcomes: Outcomes, events: OutcomeEvents) -> Dispatcher:
         """The objects that run one invocation."""

@@ -6,11 +6,8 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from botocore.exceptions import BotoCoreError, ClientError
 
 from s3_to_ecr.aws.clients import Clients
@@ -24,11 +21,8 @@ from s3_to_ecr.telemetry.metrics import count
 from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.batch.base import FailureResponse
-    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-
 RunRecord = Callable[[dict[str, Any]], Attempt]
+Message = dict[str, Any]
 
 # A message that must wait comes back after 30 s, then after twice as long each time, up to a quarter of an hour.
 _FIRST_DELAY_SECONDS = 30
@@ -39,7 +33,10 @@ _NOT_IN_SQS = r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 class WorkQueue:
-    """Answers SQS events with Powertools' batch processor. It outlives invocations: it remembers the queue's policy."""
+    """Answers SQS events. It outlives invocations: it remembers the queue's policy.
+
+    Powertools' batch processor would do little of this, and its import takes longer than that of all our modules.
+    """
 
     def __init__(self, clients: Clients, settings: Settings) -> None:
         self._clients = clients
@@ -49,38 +46,42 @@ class WorkQueue:
 
     def answer(
         self, event: dict[str, Any], run_record: RunRecord, outcomes: Outcomes, events: OutcomeEvents
-    ) -> PartialItemFailureResponse:
-        """Handles every message of the event, whatever becomes of the others.
+    ) -> dict[str, Any]:
+        """Handles every message of the event, whatever becomes of the others. The answer names those that stay.
 
         Raises `MalformedEvent` for a hand-made event with a message that cannot be answered.
         """
         for message in event["Records"]:
             if not isinstance(message, dict) or not {"messageId", "body"} <= message.keys():
                 raise MalformedEvent("expected SQS messages, each with its messageId and body.")
-        processor = _Processor(partial(self._keep, outcomes=outcomes))
-        with processor(records=event["Records"], handler=partial(self._handle, run_record, outcomes, events)):
-            processor.process()
-        return processor.response()
+        failed = []
+        for message in event["Records"]:
+            try:
+                self._handle(message, run_record, outcomes, events)
+            except Exception as error:  # noqa: BLE001 (the boundary between messages)
+                self._keep(message, error, outcomes)
+                failed.append({"itemIdentifier": message["messageId"]})
+        return {"batchItemFailures": failed}
 
-    def _handle(self, run_record: RunRecord, outcomes: Outcomes, events: OutcomeEvents, record: SQSRecord) -> None:
+    def _handle(self, message: Message, run_record: RunRecord, outcomes: Outcomes, events: OutcomeEvents) -> None:
         """Ends normally if the message is completed. An exception leaves it on the queue."""
         try:
-            notification = parse_body(record.body)
+            notification = parse_body(message["body"])
             attempts = run_records(notification, run_record)
         except Rejected as error:
             outcomes.record(error)
-            self._report(record.body, error)
+            self._report(message["body"], error)
             return
         # The message comes back with all of its records. So they are announced, and rejected ones reported, once, when
         # none of the others is left to be retried.
-        ended = self._given_up_if_last(attempts, record, outcomes)
-        announced = self._given_up_if_last(events.announce(ended), record, outcomes)
+        ended = self._given_up_if_last(attempts, message, outcomes)
+        announced = self._given_up_if_last(events.announce(ended), message, outcomes)
         for one, before, after in zip(records(notification), ended, announced, strict=True):
             # Why the object is not in ECR comes before why its event could not be sent.
             if failure := before.error or after.error:
                 self._report(json.dumps(as_notification(one)), failure)
 
-    def _given_up_if_last(self, attempts: list[Attempt], message: SQSRecord, outcomes: Outcomes) -> list[Attempt]:
+    def _given_up_if_last(self, attempts: list[Attempt], message: Message, outcomes: Outcomes) -> list[Attempt]:
         """The attempts, with every object given up that would have to be tried again after the last delivery.
 
         Before that, raises the error of the one that waits the shortest.
@@ -100,7 +101,7 @@ class WorkQueue:
             for attempt in attempts
         ]
 
-    def _is_last_delivery(self, message: SQSRecord) -> bool:
+    def _is_last_delivery(self, message: Message) -> bool:
         """Whether SQS would not deliver the message again, but move it to the dead-letter queue without a reason."""
         most = self._ask_most_deliveries()
         return most is not None and _deliveries(message) >= most
@@ -143,11 +144,11 @@ class WorkQueue:
                 },
             )
 
-    def _keep(self, message: SQSRecord, error: BaseException, *, outcomes: Outcomes) -> None:
+    def _keep(self, message: Message, error: Exception, outcomes: Outcomes) -> None:
         """Leaves a message that failed on the queue, until its reason may have passed."""
         logger.warning(
             "The message stays on the queue",
-            message_id=message.raw_event.get("messageId"),
+            message_id=message.get("messageId"),
             error_type=type(error).__name__,
             reason=str(error),
         )
@@ -159,7 +160,7 @@ class WorkQueue:
         try:
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url,
-                ReceiptHandle=message.raw_event.get("receiptHandle", ""),
+                ReceiptHandle=message.get("receiptHandle", ""),
                 VisibilityTimeout=delay,
             )
         except (ClientError, BotoCoreError) as failed:
@@ -167,28 +168,13 @@ class WorkQueue:
             logger.warning("The message's visibility could not be set", reason=str(failed))
 
 
-class _Processor(BatchProcessor):
-    """Partial batch responses, with a call to `on_failure` for each message that failed.
-
-    If all messages fail, that is no error: the answer names them all, and each comes back when it should.
-    """
-
-    def __init__(self, on_failure: Callable[[SQSRecord, BaseException], None]) -> None:
-        super().__init__(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-        self._on_failure = on_failure
-
-    def failure_handler(self, record: Any, exception: Any) -> FailureResponse:
-        self._on_failure(record, exception[1])
-        return super().failure_handler(record, exception)
-
-
-def _deliveries(message: SQSRecord) -> int:
+def _deliveries(message: Message) -> int:
     """How often the message has been delivered, including this time."""
     # Hand-written events leave it out.
-    return int(message.raw_event.get("attributes", {}).get("ApproximateReceiveCount", 1))
+    return int(message.get("attributes", {}).get("ApproximateReceiveCount", 1))
 
 
-def _delay_seconds(error: BaseException, message: SQSRecord, outcomes: Outcomes) -> int:
+def _delay_seconds(error: Exception, message: Message, outcomes: Outcomes) -> int:
     """How long the message waits. It does not if all it needs is more time, and the next invocation gets further."""
     if isinstance(error, OutOfTime) and outcomes.progressed:
         return 0
