@@ -47,8 +47,8 @@ format: $(VENV)/dev ## Formats the code and mends what the linter can
 	$(BIN)/ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(VENV)/dev ## Measures, and writes bench/RESULTS.md: make bench BENCH="--rounds 1"
-	@$(BIN)/python -m bench $(BENCH)
+bench: $(VENV)/dev $(SAM_VENV)/ready ## Measures, and writes bench/RESULTS.md: make bench BENCH="--rounds 1"
+	@$(WITH_SAM) $(BIN)/python -m bench $(BENCH)
 
 .PHONY: local
 local: export PORT ?= 5000
@@ -64,7 +64,7 @@ event: ## Prints an event about an object: make event KEY=team/app/1.tar [BUCKET
 
 .PHONY: build
 build: $(SAM_VENV)/ready ## Builds the function: make build ARCHITECTURE=x86_64
-	$(SAM) build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
+	@$(WITH_SAM) $(SAM_VENV)/bin/python -m operate.build
 
 .PHONY: deploy
 deploy: $(SAM_VENV)/ready ## Builds and deploys: make deploy PARAMETERS="RepositoryPrefix=mirror/" [STACK=…]

@@ -13,6 +13,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from operate import stacks
+from operate.build import build, run
 from operate.parameters import Problems, override, read, template_parameters
 from operate.stacks import Deployed
 
@@ -37,10 +38,8 @@ def main() -> None:
         overrides, notes = complete(given, defaults, deployed, session)
         print(f"{'Updating' if deployed else 'Creating'} the stack {name} in {session.region_name}.")
         print(*changes(overrides, defaults, deployed), *notes, sep="\n", flush=True)
-        for command in commands(name, str(session.region_name), overrides, shlex.split(_flags())):
-            print(shlex.join(command), flush=True)
-            if code := subprocess.run(command, check=False).returncode:
-                sys.exit(code)
+        build(overrides["Architecture"])
+        run(*deployment(name, str(session.region_name), overrides, shlex.split(_flags())))
 
 
 def _flags() -> str:
@@ -128,12 +127,10 @@ def changes(overrides: dict[str, str], defaults: dict[str, str], deployed: Deplo
     return [*lines, f"All other parameters are {rest}."]
 
 
-def commands(name: str, region: str, overrides: dict[str, str], flags: list[str]) -> list[list[str]]:
-    """The SAM CLI's commands that build and deploy."""
-    architecture = override("Architecture", overrides["Architecture"])
-    build = ["sam", "build", "--parameter-overrides", architecture]
+def deployment(name: str, region: str, overrides: dict[str, str], flags: list[str]) -> list[str]:
+    """The SAM CLI's command that deploys."""
     deploy = ["sam", "deploy", "--stack-name", name, "--region", region, "--parameter-overrides"]
-    return [build, [*deploy, *(override(*parameter) for parameter in overrides.items()), *flags]]
+    return [*deploy, *(override(*parameter) for parameter in overrides.items()), *flags]
 
 
 if __name__ == "__main__":

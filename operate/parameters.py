@@ -35,10 +35,15 @@ class Problems(Exception):
         super().__init__("\n".join(problems))
 
 
+def template() -> dict[str, dict[str, Any]]:
+    """The sections of template.yaml."""
+    found: dict[str, dict[str, Any]] = yaml_parse((ROOT / "template.yaml").read_text())
+    return found
+
+
 def template_parameters() -> dict[str, dict[str, Any]]:
     """The section `Parameters` of template.yaml."""
-    found: dict[str, dict[str, Any]] = yaml_parse((ROOT / "template.yaml").read_text())["Parameters"]
-    return found
+    return template()["Parameters"]
 
 
 def read(variables: Mapping[str, str], known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import platform
-import subprocess
+import importlib.util
+import shutil
 import sys
-import time
-import urllib.error
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import awslambdaric
 import pytest
 
+from local.runtime_emulator import PYTHON, TEST_MESSAGE, build_for_this_machine, emulated, invoke, link_runtime_client
 from local.samples import SAMPLES, put_samples
-from local.stack import DIRECT, REPOSITORY, Stack, free_port
+from local.stack import REPOSITORY, Stack
+from operate import build
 from tests.conftest import ROOT
-from tests.doubles.checkout import SAM_VENV, run_in, shell_environment
-
-ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+from tests.doubles.checkout import run_in, shell_environment
 
 
 def sam(*arguments: str) -> None:
@@ -41,81 +33,16 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def runnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build for the Python and the processor of this machine: it contains compiled code."""
-    folder = tmp_path_factory.mktemp("build")
-    template = folder / "template.yaml"
-    python = f"Runtime: python3.{sys.version_info.minor}"
-    text = (ROOT / "template.yaml").read_text()
-    assert text.count("Runtime: python3.13") == 1
-    template.write_text(text.replace("Runtime: python3.13", python))
-    sam(
-        *("build", "--template-file", str(template), "--base-dir", str(ROOT), "--build-dir", str(folder / "build")),
-        *("--config-file", str(ROOT / "samconfig.toml")),
-        *("--parameter-overrides", f"Architecture={ARCHITECTURES[platform.machine()]}"),
-    )
-    return folder / "build" / "Function"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", shell_environment()["PATH"])
+        return build_for_this_machine(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Path:
     """Lambda's runtime client alone, so the tests' packages cannot replace what the build lacks."""
-    site = Path(awslambdaric.__file__).parent.parent
-    for pattern in ("awslambdaric", "runtime_client*", "simplejson", "snapshot_restore_py*"):
-        for path in site.glob(pattern):
-            (tmp_path / path.name).symlink_to(path)
+    link_runtime_client(tmp_path)
     return tmp_path
-
-
-@contextmanager
-def emulated(built: Path, runtime: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The built function behind Lambda's runtime interface emulator. Yields the URL for invocations."""
-    [rapid] = SAM_VENV.glob("lib/python3.*/site-packages/samcli/local/rapid")
-    emulator = rapid / f"aws-lambda-rie-{ARCHITECTURES[platform.machine()]}"
-    port, api_port = free_port(), free_port()
-    process = subprocess.Popen(
-        [
-            emulator,
-            f"--runtime-interface-emulator-address=127.0.0.1:{port}",
-            f"--runtime-api-address=127.0.0.1:{api_port}",
-            # -S: no site-packages. All imports come from the build or the runtime client.
-            *(sys.executable, "-S", "-m", "awslambdaric", "handler.lambda_handler"),
-        ],
-        cwd=built,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{built}:{runtime}",
-            "LAMBDA_TASK_ROOT": str(built),
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **environment,
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def invoke(url: str, event: bytes) -> Any:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with DIRECT.open(url, data=event, timeout=60) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as failed:
-            with failed:
-                return json.load(failed)  # Lambda's report of a function that failed
-        except urllib.error.URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def test_the_built_function_uploads_the_sample_behind_lambdas_runtime_api(
@@ -145,6 +72,55 @@ def test_the_built_function_reports_a_missing_setting(runnable: Path, runtime: P
         answer = invoke(url, b"{}")
 
     assert "STATE_TABLE is not set" in answer["errorMessage"]
+
+
+def compiled(function: Path, folder: Path) -> dict[str, bytes]:
+    """The bytecode that `make build` adds to a copy of the function, by the paths of its files."""
+    shutil.copytree(function, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", shell_environment()["PATH"])
+        assert build.compile_modules(folder, PYTHON) is None
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.pyc")}
+
+
+def test_bytecode_is_the_same_each_time_and_loaded_unchecked(runnable: Path, tmp_path: Path) -> None:
+    first, second = (compiled(runnable, tmp_path / name) for name in ("first", "second"))
+
+    assert first == second
+    # What an earlier build has left behind is not among it.
+    assert len(first) == len(list(runnable.rglob("*.py")))
+    tag = sys.implementation.cache_tag
+    module = first[f"botocore/__pycache__/session.{tag}.pyc"]
+    # PEP 552: the interpreter's number, then 1 for a hash of the source that is not checked.
+    assert module[:8] == importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    assert b"/var/task/botocore/session.py" in module
+    assert str(tmp_path).encode() not in module
+
+
+def test_stale_bytecode_is_replaced(tmp_path: Path) -> None:
+    module = tmp_path / "function/module.py"
+    module.parent.mkdir()
+    module.write_text("value = 1")
+    [before] = compiled(module.parent, tmp_path / "built").values()
+    (tmp_path / "built/module.py").write_text("value = 2")
+
+    [after] = compiled(tmp_path / "built", tmp_path / "again").values()
+
+    assert before[:8] == after[:8]
+    assert before[8:] != after[8:]
+
+
+def test_the_function_starts_from_its_bytecode(
+    runnable: Path, runtime: Path, fresh: dict[str, str], tmp_path: Path
+) -> None:
+    compiled(runnable, tmp_path / "function")
+    for source in (tmp_path / "function").rglob("*.py"):
+        source.write_text("raise RuntimeError('the source was run')")
+
+    with emulated(tmp_path / "function", runtime, fresh) as url:
+        answer = invoke(url, TEST_MESSAGE)
+
+    assert answer == {"batchItemFailures": []}
 
 
 def test_the_build_contains_only_what_ships(built: Path) -> None:

@@ -214,13 +214,18 @@ def test_a_stack_of_something_else_is_reported(run: Callable[..., str]) -> None:
 
 @pytest.fixture
 def sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
-    """A SAM CLI that succeeds. The fixture returns a function that returns the arguments of its calls."""
+    """A SAM CLI that succeeds. The fixture returns a function that returns the arguments of its calls.
+
+    The uv beside it compiles nothing, since nothing was built.
+    """
     calls = tmp_path / "calls"
     program = tmp_path / "sam"
     program.write_text(
         f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]), file=open('{calls}', 'a'))"
     )
-    program.chmod(0o755)
+    (tmp_path / "uv").write_text("#!/bin/sh\n")
+    for command in (program, tmp_path / "uv"):
+        command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(deploy, "cloned_from", lambda: "")
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
@@ -300,7 +305,7 @@ def test_without_credentials_the_error_says_what_to_do(
 def test_the_commands_run_with_the_sam_clis_packages_and_it_reads_what_they_pass() -> None:
     needed((SAM_VENV / "bin/python").exists(), "the SAM CLI is not installed: run `make test`")
     script = (
-        "import operate.dead_letters, operate.deploy, operate.wait\n"
+        "import operate.build, operate.dead_letters, operate.deploy, operate.wait\n"
         "from operate.parameters import override\n"
         "from samcli.cli.types import CfnParameterOverridesType\n"
         "given = {'RepositoryPrefix': 'mirror/', 'AlarmTopic': '', 'RunbookUrl': 'https://a.example/~b/c+d%20e'}\n"

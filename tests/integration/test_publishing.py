@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,7 @@ def test_the_application_is_published_with_readme_licence_and_code(
     copy_repository(tmp_path)
     environment = shell_environment() | stack.environment | {"AWS_ENDPOINT_URL_SERVERLESSAPPLICATIONREPOSITORY": url}
 
-    run_in(tmp_path, environment, "make", "publish", f"ARTIFACTS={bucket}")
+    printed = run_in(tmp_path, environment, "make", "publish", f"ARTIFACTS={bucket}")
 
     [application] = created
     assert application["name"] == "s3-to-ecr"
@@ -52,7 +55,11 @@ def test_the_application_is_published_with_readme_licence_and_code(
     assert uploaded(stack, application["licenseUrl"]) == (ROOT / "LICENSE").read_bytes()
     assert uploaded(stack, application["readmeUrl"]) == (ROOT / "README.md").read_bytes()
     # The code is in S3, too: no local path is left.
-    assert f"CodeUri: s3://{bucket}/" in application["templateBody"]
+    [code] = re.findall(rf"CodeUri: (s3://{bucket}/\S+)", application["templateBody"])
+    files = zipfile.ZipFile(io.BytesIO(uploaded(stack, code))).namelist()
+    assert "handler.py" in files
+    # A machine without Lambda's Python or a way to download it publishes no bytecode, and says so.
+    assert ("__pycache__/handler.cpython-313.pyc" in files) == ("Compiled the function's modules" in printed)
     # CloudFormation takes no YAML aliases: SAM has written them out.
     tokens = yaml.scan(application["templateBody"])
     assert not [token for token in tokens if isinstance(token, yaml.AnchorToken | yaml.AliasToken)]
