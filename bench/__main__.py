@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from bench import archives, measure, plot, report
+from bench import archives, history, measure, plot, report
 from bench.contestants import Measure
 from bench.measure import GIB, MIB
 from bench.report import Results
@@ -105,20 +105,19 @@ def _archives(results: Results, size: int) -> None:
 
 
 def _cold_starts(results: Results) -> None:
-    say("cold start")
-    queue = {"QUEUE_URL": "https://queue"}
-    starts: dict[str, Callable[..., float]] = {
-        "boto3": measure.cold_start_of_boto3,
-        "s3-to-ecr": measure.cold_start,
-        "s3-to-ecr with a queue": partial(measure.cold_start, **queue),
-    }
-    measure.interleaved(1, starts)  # the first import compiles the modules
-    found = measure.interleaved(3 * results.rounds, starts)
-    results.cold_starts = {name: statistics.median(seconds) for name, seconds in found.items()}
-    compiling = {name: partial(start, **measure.WITHOUT_BYTECODE) for name, start in starts.items()}
-    found = measure.interleaved(results.few_rounds, compiling)
-    results.cold_starts_compiling = {name: statistics.median(seconds) for name, seconds in found.items()}
-    results.imports = measure.import_seconds(**queue)
+    say("cold start: building the function")
+    with tempfile.TemporaryDirectory() as folder:
+        functions = measure.Functions(Path(folder))
+        runs = {
+            (name, compiled): partial(functions.cold_start, module, compiled=compiled)
+            for compiled in (True, False)
+            for name, module in (("boto3", "three_clients"), ("s3-to-ecr", "handler"))
+        }
+        say(f"cold start: {3 * results.rounds} rounds of {len(runs)} functions")
+        measure.interleaved(1, runs)  # the first run brings the files into the page cache
+        found = measure.interleaved(3 * results.rounds, runs)
+    results.cold_starts = {run: statistics.median(seconds) for run, seconds in found.items()}
+    results.imports = measure.import_seconds()
 
 
 def say(what: str) -> None:
@@ -132,13 +131,20 @@ def main() -> None:
     parser.add_argument("--archive-mib", type=int, default=GIB // MIB, help="the size of an archive's image, in MiB")
     parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="the folder for the results")
+    parser.add_argument("--cold-start", action="store_true", help="measure only this, and print it")
     arguments = parser.parse_args()
     if not sys.platform.startswith("linux"):
         parser.error("the benchmarks need Linux, because they read /proc")
+    if arguments.cold_start:
+        only = Results(0, arguments.rounds, 0, None)
+        _cold_starts(only)
+        print(report.cold_start(only))
+        return
     results = run(arguments.mib * MIB, arguments.large_mib * MIB, arguments.archive_mib * MIB, arguments.rounds)
     plot.draw(results, arguments.output / "results.svg")
-    text = report.markdown(results)
-    (arguments.output / "RESULTS.md").write_text(text)
+    page = arguments.output / "RESULTS.md"
+    text = report.markdown(results, history.lines(page, results))
+    page.write_text(text)
     print(text)
 
 

@@ -18,7 +18,16 @@ from typing import TypeVar
 from bench.contestants import Measure, Task, peak_bytes
 from bench.servers import ROOT, Servers
 from bench.wire import digest_of
+from local.runtime_emulator import (
+    PYTHON,
+    TEST_MESSAGE,
+    build_for_this_machine,
+    emulated,
+    invoke,
+    link_runtime_client,
+)
 from local.stack import REGION
+from operate.build import compile_modules
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -114,22 +123,42 @@ def skopeo_version() -> str | None:
     return subprocess.run(["skopeo", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()  # noqa: S607
 
 
-_COLD_START = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
-_THREE_CLIENTS = "import boto3; [boto3.client(name) for name in ('s3', 'ecr', 'dynamodb')]"
+# A function that does nothing but what any function with these clients has to do.
+_BOTO3 = """
+import boto3
+
+clients = [boto3.client(name) for name in ("s3", "ecr", "dynamodb")]
 
 
-# As in Lambda: the output of `sam build` has no compiled modules, and the function cannot write any.
-WITHOUT_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nowhere"}
+def lambda_handler(event, context):
+    return {}
+"""
 
 
-def cold_start_of_boto3(**environment: str) -> float:
-    """Seconds to import boto3 and create the clients that a function like this needs."""
-    return float(python("-c", _COLD_START.format(_THREE_CLIENTS), **environment).stdout)
+class Functions:
+    """The built function, without bytecode as `sam build` leaves it and with, and boto3's rival in the same folders."""
 
+    def __init__(self, folder: Path) -> None:
+        self._client = folder / "client"
+        self._client.mkdir()
+        link_runtime_client(self._client)
+        built = build_for_this_machine(folder)
+        (built / "three_clients.py").write_text(_BOTO3)
+        self._folders = {False: built, True: folder / "compiled"}
+        shutil.copytree(built, self._folders[True])
+        if problem := compile_modules(self._folders[True], PYTHON):
+            raise RuntimeError(problem)
 
-def cold_start(**environment: str) -> float:
-    """Seconds to import the handler, which creates its clients."""
-    return float(python("-c", _COLD_START.format("import handler"), **environment).stdout)
+    def cold_start(self, module: str, *, compiled: bool) -> float:
+        """Seconds from the first request to a new function in Lambda's runtime emulator to its answer."""
+        environment = {name: value for name, value in _ENVIRONMENT.items() if name != "PYTHONPATH"}
+        with emulated(self._folders[compiled], self._client, environment, f"{module}.lambda_handler") as url:
+            started = time.monotonic()
+            answer = invoke(url, TEST_MESSAGE)
+            seconds = time.monotonic() - started
+        if "errorMessage" in answer:
+            raise RuntimeError(f"The function {module} failed: {answer}")
+        return seconds
 
 
 def import_seconds(**environment: str) -> dict[str, float]:
