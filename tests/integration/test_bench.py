@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.conftest import ROOT
+from tests.doubles.checkout import shell_environment
 
 
 def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
             *("--mib", "11", "--large-mib", "21", "--archive-mib", "8", "--rounds", "1", "--output", tmp_path),
         ],
         cwd=ROOT,
-        env=os.environ | {"http_proxy": "http://127.0.0.1:9"},
+        env=shell_environment() | {"http_proxy": "http://127.0.0.1:9"},
         check=True,
         capture_output=True,
         timeout=240,
@@ -35,6 +35,7 @@ def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
         "Cold start",
         "Calls for a blob of 2 KB",
         "skopeo",
+        "History",
     ):
         assert f"\n## {title}\n" in results
     for contestant in ("the floor: bare sockets", "**s3-to-ecr**", "plain boto3 loop"):
