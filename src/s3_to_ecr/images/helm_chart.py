@@ -23,11 +23,12 @@ from s3_to_ecr.blobs import Blob, MadeBlob, digest_by_reading
 from s3_to_ecr.errors import BrokenArchive, BrokenChart
 from s3_to_ecr.images.compression import MAGIC_BYTES, Codec, codec_of
 from s3_to_ecr.images.helm_yaml import MAX_YAML_BYTES, Value, as_text, read_yaml
-from s3_to_ecr.images.manifests import OCI_MANIFEST, digest_of
+from s3_to_ecr.images.manifests import digest_of
 from s3_to_ecr.images.model import Image, PushRequest
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.images.tar_headers import read_headers
 from s3_to_ecr.images.unpacked import Unpacked
+from s3_to_ecr.media_types import OCI_MANIFEST
 
 _CONFIG_TYPE = "application/vnd.cncf.helm.config.v1+json"
 _CHART_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
