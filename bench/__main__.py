@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from bench import archives, history, measure, plot, report
+from bench import archives, history, images, measure, plot, report
 from bench.contestants import Measure
 from bench.measure import GIB, MIB
 from bench.report import Results
@@ -23,18 +24,19 @@ from bench.sink import PART_SIZE, VERIFIED
 RUNS = [("floor", True), ("s3-to-ecr", True), ("plain", True), ("floor", False), ("s3-to-ecr", False), ("plain", False)]
 
 
-def run(size: int, large: int, archive: int, rounds: int) -> Results:
+def run(rounds: int, size: int, large: int, archive: int, longest: int) -> Results:
     """Runs all measurements with layers of `size` bytes, and for memory of up to `large` bytes.
 
-    The image in an archive has `archive` bytes.
+    The image in an archive has `archive` bytes. The longest layer of the images has `longest` bytes.
     """
-    results = Results(size, rounds, archive, skopeo_version=measure.skopeo_version())
+    results = Results(size, rounds, archive, measure.skopeo_version(), image_cases=images.cases(longest))
     with running() as servers:
         _check(results, servers)
         _throughput(results, servers)
         _memory(results, servers, large)
     with running(first_byte_seconds=report.FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS) as servers:
         _delays(results, servers)
+    _images(results)
     _archives(results, archive)
     _cold_starts(results)
     results.calls = measure.calls()
@@ -87,6 +89,20 @@ def _delays(results: Results, servers: Servers) -> None:
     results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
 
 
+def _images(results: Results) -> None:
+    say("images: many layers, delayed")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        runs: dict[str, Callable[[], Measure]] = {}
+        for name, case in results.image_cases.items():
+            path = Path(folder, f"{name}.json")
+            path.write_text(json.dumps(images.objects(case)))
+            delays = {"first_byte_seconds": report.IMAGE_FIRST_BYTE_SECONDS, "part_seconds": report.PART_SECONDS}
+            servers = stack.enter_context(running(**delays, file=path))
+            runs[name] = partial(measure.pushed_images, servers, path)
+        found = measure.interleaved(results.few_rounds, runs)
+    results.images = {name: measure.median(costs) for name, costs in found.items()}
+
+
 def _archives(results: Results, size: int) -> None:
     say("archives: plain and compressed")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -129,6 +145,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=GIB // MIB, help="the layer's size in MiB")
     parser.add_argument("--large-mib", type=int, default=4 * GIB // MIB, help="the largest layer for memory, in MiB")
     parser.add_argument("--archive-mib", type=int, default=GIB // MIB, help="the size of an archive's image, in MiB")
+    parser.add_argument("--image-layer-mib", type=int, default=60, help="the longest layer of an image, in MiB")
     parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="the folder for the results")
     parser.add_argument("--cold-start", action="store_true", help="measure only this, and print it")
@@ -140,7 +157,8 @@ def main() -> None:
         _cold_starts(only)
         print(report.cold_start(only))
         return
-    results = run(arguments.mib * MIB, arguments.large_mib * MIB, arguments.archive_mib * MIB, arguments.rounds)
+    sizes = [arguments.mib, arguments.large_mib, arguments.archive_mib, arguments.image_layer_mib]
+    results = run(arguments.rounds, *(mib * MIB for mib in sizes))
     plot.draw(results, arguments.output / "results.svg")
     page = arguments.output / "RESULTS.md"
     text = report.markdown(results, history.lines(page, results))

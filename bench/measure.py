@@ -86,6 +86,12 @@ def archive(what: str, servers: Servers, path: Path) -> Measure:
     return Measure(**json.loads(done.stderr.splitlines()[-1]))
 
 
+def pushed_images(servers: Servers, path: Path) -> Measure:
+    """The cost to push the images of an OCI layout, which the source has as the file says."""
+    done = python("-m", "bench.images", str(path), servers.source, servers.sink)
+    return Measure(**json.loads(done.stderr.splitlines()[-1]))
+
+
 def skopeo_archive(servers: Servers, path: Path) -> Measure:
     """`skopeo copy --preserve-digests` of an image archive to a registry, which takes its layers as they are."""
     return _skopeo(f"docker-archive:{path}", f"docker://{servers.sink.removeprefix('http://')}/{FOLDER}archive:latest")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.contestants import Measure
+from bench.images import Case
 from bench.measure import GIB, MIB
 from bench.sink import PART_SIZE
 
@@ -24,6 +25,10 @@ NAMES = {
 # The servers' delays in the measurement of waiting.
 FIRST_BYTE_SECONDS = 0.060
 PART_SECONDS = 0.150
+IMAGE_FIRST_BYTE_SECONDS = 0.030
+
+# What a function's network gives for long: 600 Mbit/s.
+NETWORK_BYTES_PER_SECOND = 75_000_000
 
 # The project's goals.
 MOST_OF_PLAIN = 1 / 4
@@ -32,6 +37,8 @@ MOST_OF_BOUND = 1.05
 MOST_BYTES = 160_000_000
 MOST_GROWTH = 1.05
 MOST_OF_COLD_START = 1.10
+MOST_OF_IMAGE_BOUND = 1.25
+MOST_BYTES_OF_IMAGES = 400_000_000
 MOST_OF_PLAIN_ARCHIVE = 1.2
 MOST_BYTES_OF_ARCHIVES = 400_000_000
 
@@ -47,6 +54,8 @@ class Results:
     throughput: dict[tuple[str, bool], Measure] = field(default_factory=dict)
     memory: dict[tuple[int, bool], Measure] = field(default_factory=dict)
     delayed: dict[tuple[str, bool], Measure] = field(default_factory=dict)
+    image_cases: dict[str, Case] = field(default_factory=dict)
+    images: dict[str, Measure] = field(default_factory=dict)
     archives: dict[tuple[str, str], Measure] = field(default_factory=dict)
     highest_peak: int = 0
     cold_starts: dict[tuple[str, bool], float] = field(default_factory=dict)  # the flag says whether with bytecode
@@ -91,7 +100,8 @@ class Results:
 def markdown(results: Results, history: str) -> str:
     """The text of RESULTS.md, with the section about earlier versions."""
     sections = [_head(results), _goals(results), _throughput(results), _delayed(results), _memory(results)]
-    sections += [_archives(results), cold_start(results), _calls(results), _skopeo(results), history]
+    sections += [_images(results), _archives(results), cold_start(results), _calls(results)]
+    sections += [_skopeo(results), history]
     return "\n\n".join(sections) + "\n"
 
 
@@ -135,6 +145,7 @@ def _goals(results: Results) -> str:
         (f"Peak memory for {_size(largest)}, relative to {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
         ("Cold start, relative to boto3 with three clients", results.cold_start(), MOST_OF_COLD_START, ".2f"),
     ]
+    goals += _image_goals(results)
     goals += _archive_goals(results)
     if results.skopeo_version:
         computed = results.cpu_per_gib("s3-to-ecr", known=False)
@@ -191,6 +202,48 @@ def _memory(results: Results) -> str:
 
 The largest resident memory of {NAMES["s3-to-ecr"]}'s process, in MB. Medians of {results.few_rounds} rounds."""
     return f"{text}\n\n" + table(("layer", "digest", "peak MB"), rows)
+
+
+def _images(results: Results) -> str:
+    alone = _longest_alone(results)
+    rows = [
+        (
+            name,
+            f"{results.image_cases[name].size / 1e6:.0f}",
+            f"{measured.wall_seconds:.2f}",
+            f"{measured.wall_seconds / alone:.2f}",
+            f"{measured.wall_seconds / _image_bound(results, name):.2f}",
+            f"{measured.cpu_seconds:.2f}",
+            f"{measured.peak_bytes / 1e6:.0f}",
+        )
+        for name, measured in results.images.items()
+    ]
+    text = f"""## Whole images
+
+OCI layouts. The longest layer has {_size(max(results.image_cases["1 layer"].images[0]))} in each, and is the last that
+its manifest names. S3 takes {1000 * IMAGE_FIRST_BYTE_SECONDS:.0f} ms to the first byte, and ECR
+{1000 * PART_SECONDS:.0f} ms for a part. The bound is the longest layer alone, or all bytes at the
+{NETWORK_BYTES_PER_SECOND / 1e6:.0f} MB/s of a function's network, if that takes longer. On loopback the network is not
+the limit. Medians of {results.few_rounds} rounds."""
+    head = ("", "MB", "wall s", "relative to the longest layer alone", "relative to the bound", "CPU s", "peak MB")
+    return f"{text}\n\n" + table(head, rows)
+
+
+def _longest_alone(results: Results) -> float:
+    return results.images["1 layer"].wall_seconds
+
+
+def _image_bound(results: Results, name: str) -> float:
+    return max(_longest_alone(results), results.image_cases[name].size / NETWORK_BYTES_PER_SECOND)
+
+
+def _image_goals(results: Results) -> list[tuple[str, float, float, str]]:
+    worst = max(measured.wall_seconds / _image_bound(results, name) for name, measured in results.images.items())
+    peak = max(measured.peak_bytes for measured in results.images.values())
+    return [
+        ("Wall time of images, relative to the bound", worst, MOST_OF_IMAGE_BOUND, ".2f"),
+        ("Peak memory of images, MB", peak / 1e6, MOST_BYTES_OF_IMAGES / 1e6, ".0f"),
+    ]
 
 
 def _archives(results: Results) -> str:

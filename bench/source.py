@@ -8,6 +8,7 @@ import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import unquote
 
 from bench.wire import Answer, Connection, Content, FileContent, Request, digest_of, serve, sha256_of
 
@@ -17,10 +18,14 @@ ETAG = "0123456789abcdef0123456789abcdef"
 class Source:
     """S3: the key `<folder>/<size>/<name>` is an object of that size, and the layer of the image `<folder>/<size>`.
 
-    If there is a `file`, every key is an object with its content.
+    If there is a `file`, every key is an object with its content. If its name ends in `.json`, it holds the objects by
+    key instead: a text, or an object's size.
     """
 
     def __init__(self, first_byte_seconds: float, file: Path | None = None) -> None:
+        self._objects: dict[str, str | int] = {}
+        if file and file.suffix == ".json":
+            self._objects, file = json.loads(file.read_text()), None
         self._first_byte_seconds = first_byte_seconds
         self._file = file
         self.content = FileContent(file) if file else Content()
@@ -31,14 +36,20 @@ class Source:
             time.sleep(self._first_byte_seconds)
         if request.path.startswith("/v2/"):
             return self._registry(request)
-        size = self._file.stat().st_size if self._file else size_of(request.path)
+        known = self._objects.get(unquote(request.path).split("/", 2)[2])
+        text = known.encode() if isinstance(known, str) else b""
+        size = known if isinstance(known, int) else len(text)
+        if known is None:
+            size = self._file.stat().st_size if self._file else size_of(request.path)
         span = (0, size)
         headers = {"ETag": f'"{ETAG}"', "Accept-Ranges": "bytes", "Last-Modified": formatdate(usegmt=True)}
         if request.method == "HEAD":
-            return Answer(200, headers=headers)
+            return Answer(200, headers=headers | {"Content-Length": str(size)})
         if requested := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
             span = (int(requested[1]), min(int(requested[2]) + 1, size))
             headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
+            if text:
+                return Answer(206, text[span[0] : span[1]], headers)
             return Answer(206, headers=headers, span=span)
         return Answer(200, headers=headers, span=span)
 

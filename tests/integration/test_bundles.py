@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,15 +14,18 @@ import pytest
 from local import images
 from local.images import Built
 from local.layers import layer
+from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import (
     AccessDenied,
     BlobsMissing,
+    DigestMismatch,
     InvalidRepositoryName,
     InvalidTag,
     RepositoryMissing,
     RepositoryNotNamed,
     SeveralRepositories,
 )
+from s3_to_ecr.push.layer import LayerPusher
 from tests.conftest import Load
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
@@ -321,3 +325,67 @@ def test_missing_blobs_of_a_bundle_stop_only_their_image(
     invoke(handler, put_all(s3_double, {path: files[path] for path in gone}, "_/x/"))
     assert_pullable(strict_ecr, "1", AMD64, "team/app")
     assert_pullable(strict_ecr, "1", ARM64, "library/nginx")
+
+
+def test_layers_that_images_share_are_uploaded_once_to_each_repository(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    strict_ecr.create("team/app", "team/other")
+    shared = [layer("srv/shared", number) for number in (b"1", b"2")]
+    built = {
+        f"quay.io/team/app:{number}": images.image([*shared, layer("srv/own", b"%d" % number)]) for number in range(6)
+    }
+    elsewhere = {"quay.io/team/other:0": built["quay.io/team/app:0"]}
+
+    invoke(handler, [put(s3_double, "_/any.tar", bundle(built | elsewhere))])
+
+    for number in range(6):
+        assert_pullable(strict_ecr, str(number), built[f"quay.io/team/app:{number}"], "team/app")
+    assert_pullable(strict_ecr, "0", built["quay.io/team/app:0"], "team/other")
+    uploaded = strict_ecr.calls_of("CompleteLayerUpload")
+    names = [(call.members["repositoryName"], *call.members["layerDigests"]) for call in uploaded]
+    assert len(names) == len(set(names)) == 6 * 2 + 2 + 4
+
+
+def test_images_are_checked_and_put_while_others_are_uploaded(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict_ecr.create(*REPOSITORIES)
+    others_are_there = threading.Event()
+    push_missing = LayerPusher.push_missing
+    put_image = Registry.put_image
+
+    def waiting(pusher: LayerPusher, blob: Any, repository: str, digest: str, memory: int) -> Any:
+        assert repository != "library/nginx" or others_are_there.wait(10)
+        return push_missing(pusher, blob, repository, digest, memory)
+
+    def watched(registry: Registry, repository: str, digest: str, *more: Any) -> None:
+        put_image(registry, repository, digest, *more)
+        if repository == "team/app" and digest == ARM64.digest:
+            others_are_there.set()
+
+    monkeypatch.setattr(LayerPusher, "push_missing", waiting)
+    monkeypatch.setattr(Registry, "put_image", watched)
+    [result] = invoke(handler, [put(s3_double, "_/any.tar", bundle())])
+
+    assert_bundle_is_there(strict_ecr)
+    assert [image["digest"] for image in result["images"]] == [built.digest for built in BUNDLE.values()]
+
+
+def test_a_rejected_image_does_not_stop_the_layers_that_it_shares(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_to_ecr.push.image_layers.LAYERS_AT_ONCE", 1)
+    strict_ecr.create("team/app")
+    shared = layer("srv/shared", b"shared")
+    large, own = layer("srv/large", bytes(20_000)), layer("srv/own", b"own")
+    bad = images.image([large, shared, own])
+    good = images.image([shared, layer("srv/good", b"good")])
+    files = images.oci_layout({"quay.io/team/app:bad": bad, "quay.io/team/app:good": good})
+    files[images.blob_path(images.digest_of(large))] = bytes(len(large))
+
+    with pytest.raises(DigestMismatch, match=f"layer {images.digest_of(large)}"):
+        invoke(handler, [put(s3_double, "_/any.tar", images.tar(files))])
+
+    assert_pullable(strict_ecr, "good", good, "team/app")
+    assert images.digest_of(own) not in strict_ecr.repositories["team/app"].layers

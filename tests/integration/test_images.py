@@ -15,6 +15,7 @@ from local import images
 from local.images import Built
 from local.invocation import Invocation
 from local.layers import layer
+from s3_to_ecr.ecr.layer_part import base64_bytes
 from s3_to_ecr.errors import (
     BlobsMissing,
     DigestMismatch,
@@ -23,9 +24,7 @@ from s3_to_ecr.errors import (
     UnsupportedManifest,
     UploadInProgress,
 )
-from s3_to_ecr.push.image_layers import room_for_layers
 from s3_to_ecr.push.layer import LayerPusher
-from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.conftest import ROOT, SMALL_PART, Load
 from tests.doubles.ecr import EcrDouble
@@ -165,12 +164,12 @@ def test_a_missing_repository_is_created_for_an_image_if_allowed(
     assert_pullable(strict_ecr, "1.0", empty, "team/new")
 
 
-def test_only_missing_layers_are_uploaded_four_at_once_and_checked_in_hundreds(
+def test_only_missing_layers_are_uploaded_sixteen_at_once_and_checked_in_hundreds(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = [layer(f"srv/{number}", b"x") for number in range(130)]
     built = images.image(layers)
-    strict_ecr.repositories["app"].layers.update({images.digest_of(content): content for content in layers[:118]})
+    strict_ecr.repositories["app"].layers.update({images.digest_of(content): content for content in layers[:100]})
     at_once: list[int] = []
     running = 0
     lock = threading.Lock()
@@ -196,13 +195,46 @@ def test_only_missing_layers_are_uploaded_four_at_once_and_checked_in_hundreds(
         100,
         31,
     ]
-    assert len(strict_ecr.calls_of("CompleteLayerUpload")) == 13
-    assert max(at_once) == 4
+    assert len(strict_ecr.calls_of("CompleteLayerUpload")) == 31
+    assert max(at_once) == 16
 
 
-@pytest.mark.parametrize(("memory", "at_once"), [(256, 1), (512, 2), (1024, 4), (10240, 4)])
-def test_the_memory_limits_how_many_layers_are_uploaded_at_once(memory: int, at_once: int) -> None:
-    assert max(1, min(4, room_for_layers(memory * 1024 * 1024))) == at_once
+@pytest.mark.usefixtures("small_parts")
+def test_the_largest_layers_go_first_as_many_as_the_memory_has_room_for(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_to_ecr.push.image_layers._USUAL_PART_BYTES", SMALL_PART)
+    monkeypatch.setattr("s3_to_ecr.push.image_layers._SMALL_BYTES", 500)
+    monkeypatch.setattr("s3_to_ecr.push.image_layers._ON_THE_WAY_BYTES", 0)
+    # Three layers of two parts fit into a quarter of this memory.
+    handler.configure(memory=4 * 3 * base64_bytes(2 * SMALL_PART))
+    sizes = [2, 9, 4, 7, 3, 8, 5, 6]
+    built = images.image([bytes([size]) * size * SMALL_PART for size in sizes])
+    running: list[int] = []
+    started: list[int] = []
+    most_large = 0
+    lock = threading.Lock()
+    push_missing = LayerPusher.push_missing
+
+    def watched(pusher: LayerPusher, blob: Any, *arguments: Any) -> Any:
+        nonlocal most_large
+        with lock:
+            running.append(blob.size)
+            started.append(blob.size // SMALL_PART)
+            most_large = max(most_large, sum(size > 500 for size in running))
+        time.sleep(0.02)
+        try:
+            return push_missing(pusher, blob, *arguments)
+        finally:
+            with lock:
+                running.remove(blob.size)
+
+    monkeypatch.setattr(LayerPusher, "push_missing", watched)
+    invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
+
+    assert_pullable(strict_ecr, "1.0", built)
+    assert most_large == 3
+    assert [size for size in started if size] == sorted(sizes, reverse=True)
 
 
 def test_log_lines_of_concurrent_layers_name_their_own_layer(
@@ -347,27 +379,6 @@ def test_the_key_prefix_is_part_of_every_key_but_not_of_the_repository(
         assert_pullable(strict_ecr, tag, MULTI_ARCH, "mirror/app")
 
 
-def test_layers_share_the_functions_memory(
-    doubled: dict[str, str], load_handler: Load, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler = load_handler(doubled, AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
-    built = images.image([layer(f"srv/{number}", b"x") for number in range(8)])
-    uploads: list[tuple[str, int]] = []
-
-    upload = LayerUploader.upload
-
-    def watched(*arguments: Any) -> str:
-        uploads.append((threading.current_thread().name, arguments[-1]))
-        time.sleep(0.02)
-        return upload(*arguments)
-
-    monkeypatch.setattr(LayerUploader, "upload", watched)
-    invoke(handler, put_all(s3_double, images.static_registry("1.0", built))[:1])
-
-    assert len({thread for thread, _ in uploads}) == 2
-    assert {memory for _, memory in uploads} == {256 * 1024 * 1024}
-
-
 def test_a_layer_that_ecr_has_archived_is_uploaded(
     handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:
@@ -387,7 +398,7 @@ def test_after_a_rejected_layer_no_other_is_started(
     built = images.image([layer(f"srv/{number}", b"x") for number in range(40)])
     event = put_all(s3_double, images.static_registry("1.0", built))[0]
     bad, leased, *_ = built.blobs
-    put(s3_double, f"app/blobs/{bad}", b"other")
+    put(s3_double, f"app/blobs/{bad}", bytes(20_000))  # the largest, and so the first
     push_missing = LayerPusher.push_missing
 
     def slow(pusher: LayerPusher, blob: Any, repository: str, digest: str, memory: int) -> Any:

@@ -11,13 +11,23 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
 
+# The most layers that are uploaded at a time. Two large ones fill a function's network. A small one takes 0.2 s, so
+# sixteen stay below the 100 calls a second that ECR takes of InitiateLayerUpload and CompleteLayerUpload.
+LAYERS_AT_ONCE = 16
+
 # One attempt and three retries with botocore's exponential back-off, in its `standard` mode: throttling, 5xx, cut
-# connections and timeouts. Whatever outlasts them goes back on the queue as `ServiceUnavailable`.
-_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+# connections and timeouts. Whatever outlasts them goes back on the queue as `ServiceUnavailable`. Connections are kept
+# for all layers and one image, because a new one over TLS takes as long as a small call or two.
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 4},
+    connect_timeout=10,
+    read_timeout=60,
+    max_pool_connections=LAYERS_AT_ONCE + 1,
+)
 
 # S3 starts to answer within milliseconds, so a read that hangs is better started again soon: others may be waiting for
-# it. There are connections for four layers at a time, of each of which three parts are being read.
-_S3_CONFIG = _CONFIG.merge(Config(read_timeout=10, max_pool_connections=16))
+# it. Of each layer two parts may be read.
+_S3_CONFIG = _CONFIG.merge(Config(read_timeout=10, max_pool_connections=2 * LAYERS_AT_ONCE + 1))
 
 # Events are sent at an invocation's end, when little time may be left. If that fails, the next invocation tries again.
 _EVENTS_CONFIG = _CONFIG.merge(

@@ -2,16 +2,17 @@
 
 one call asks ECR for the images and their tags; what ECR has is skipped
 the manifests that ECR lacks are read, from the root down
-the layers that ECR lacks are all found before the first is uploaded, then several are uploaded at once
-PutImage for each manifest, children first; the root last, once for every tag
+the layers that ECR lacks are all found before the image's first is uploaded
+the layers of all images are uploaded several at a time, the largest first; meanwhile the next image is looked at
+PutImage for each manifest, children first; the root last, once for every tag; in turn, as ECR takes ten a second
 """
 
 from __future__ import annotations
 
 import graphlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,7 +36,7 @@ from s3_to_ecr.images.destination import Destination
 from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
 from s3_to_ecr.images.model import PushRequest, Source
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
-from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads
 from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.push.targets import Target, targets_of, without_ambiguous_tags
 from s3_to_ecr.results import PushedImage, Result
@@ -47,6 +48,9 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 # An index of indexes of indexes is the deepest ever seen in practice. The bytes are those of all manifests of an image.
 _MOST_LEVELS = 16
 _MOST_MANIFEST_BYTES = 64 * 1024 * 1024
+
+# The manifests of images whose layers are on their way. Hundreds of usual images have fewer bytes.
+_MOST_WAITING_BYTES = 1024 * 1024
 
 # If several images or tags fail, those that may still work are retried before the rest is given up.
 _RANKING = (OutOfTime, BlobsMissing, RetryLater, Rejected)
@@ -64,6 +68,21 @@ class _Pushed:
     def tags(self) -> list[str]:
         """The tags that name the image now."""
         return [tag for tag in self.target.tags if tag not in self.kept_tags]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The target of that `number` on its way. Its `manifests` are to be put, children first; none if ECR has them.
+
+    If the image `exists` in ECR, it is put only for its `missing_tags`. It was `started` by the monotonic clock.
+    """
+
+    number: int
+    target: Target
+    exists: bool
+    missing_tags: list[str]
+    manifests: list[Manifest]
+    started: float
 
 
 class ImagePusher:
@@ -98,26 +117,31 @@ class ImagePusher:
         found: dict[str, ImagesFound] = {}
         missing: dict[str, RepositoryMissing] = {}
         failed = self._push_stream(targets, request, found) if request.is_stream else {}
-        pushed: list[_Pushed] = []
-        for target in targets:
-            if target.repository in missing:
-                continue
-            with object_context():
-                log_with(repository=target.repository, digest=target.image.digest)
-                try:
-                    if target.repository not in found:
-                        found[target.repository] = self._look_up(target.repository, targets)
-                    work = partial(self._push, target, request, found[target.repository], failed)
-                    pushed.append(self._repositories.within(target.repository, work))
-                except RepositoryMissing as error:
-                    missing[target.repository] = error
-                except S3ToEcrError as error:
-                    failures.append(error)
+        pushed: dict[int, _Pushed] = {}
+        put: set[tuple[str, str]] = set()
+        begun: dict[ImageUploads, _Begun] = {}
+        with self._layers.uploads(request, failed) as uploads:
+            for number, target in [*enumerate(targets), (len(targets), None)]:
+                # An image is finished as soon as its layers are there. Meanwhile the next ones are begun.
+                wait = target is None or request.is_stream or _are_enough(begun.values())
+                while begun and (ended := uploads.next_ended(wait=wait)):
+                    image = begun.pop(ended)
+                    with _noting(image.target, failures, missing):
+                        ended.check()
+                        work = partial(self._finish, image, request, put)
+                        pushed[image.number] = self._repositories.within(image.target.repository, work)
+                if target and target.repository not in missing:
+                    with _noting(target, failures, missing):
+                        if target.repository not in found:
+                            found[target.repository] = self._look_up(target.repository, targets)
+                        start = partial(self._begin, number, target, request, found[target.repository], uploads)
+                        ended, image = self._repositories.within(target.repository, start)
+                        begun[ended] = image
         if missing:
             failures.insert(0, _all_missing(missing))
         if failures:
             raise combined(failures, _RANKING)
-        return _result(request, pushed, repositories)
+        return _result(request, [pushed[number] for number in sorted(pushed)], repositories)
 
     def _look_up(self, repository: str, targets: Iterable[Target]) -> ImagesFound:
         """What ECR has of the repository's targets and their tags. If the repository is missing, that is nothing."""
@@ -152,48 +176,49 @@ class ImagePusher:
         manifests = self._missing_manifests(_descriptor(target), request.source, target.repository)
         return self._layers.missing(manifests, request, target.repository)
 
-    def _push(
-        self,
-        target: Target,
-        request: PushRequest,
-        found: ImagesFound,
-        failed: Mapping[tuple[str, str], S3ToEcrError],
-    ) -> _Pushed:
-        """Pushes one image, unless ECR was `found` to have it with all of its tags. Some layers may have `failed`."""
+    def _begin(
+        self, number: int, target: Target, request: PushRequest, found: ImagesFound, uploads: LayerUploads
+    ) -> tuple[ImageUploads, _Begun]:
+        """Begins to upload the image's layers, unless ECR was `found` to have the image."""
         self._deadline.require("the next image")
         started = time.monotonic()
         for tag in target.tags:
             check_tag(tag)
-        image = target.image
-        exists = image.digest in found.there
-        missing_tags = [tag for tag in target.tags if found.named.get(tag) != image.digest]
-        if exists and not missing_tags:
+        root = _descriptor(target)
+        exists = root.digest in found.there
+        missing_tags = [tag for tag in target.tags if found.named.get(tag) != root.digest]
+        manifests: list[Manifest] = []
+        if not exists:
+            manifests = self._missing_manifests(root, request.source, target.repository)
+        elif missing_tags:
+            manifests = [parse_manifest(request.source.manifest(root.digest), root)]
+        on_their_way = uploads.begin([] if exists else manifests, target.repository)
+        return on_their_way, _Begun(number, target, exists, missing_tags, manifests, started)
+
+    def _finish(self, begun: _Begun, request: PushRequest, put: set[tuple[str, str]]) -> _Pushed:
+        """Puts an image whose layers are there, and notes what is `put` without a tag, by repository and digest."""
+        target = begun.target
+        repository = target.repository
+        if not begun.manifests:
             if request.shares_tags and target.tags:
-                self._claim(target.tags, request.document, target.repository)
+                self._claim(target.tags, request.document, repository)
             pushed = _Pushed(target, changed=False)
         else:
-            manifest = self._push_content(target, request, failed, exists=exists)
-            kept_tags = self._put_tagged(manifest, missing_tags, request.document, target.repository)
-            if not exists and len(kept_tags) == len(missing_tags):
-                self._put(target.repository, manifest)
-            pushed = _Pushed(target, not exists or len(kept_tags) < len(missing_tags), tuple(kept_tags))
-        if image.remark:
-            logger.warning("Only a part of the image is in the archive", reason=image.remark)
-        self._outcomes.record_image(pushed.tags, time.monotonic() - started, pushed=pushed.changed)
+            *children, manifest = begun.manifests
+            # Another image of the object may have brought the same children meanwhile.
+            for child in children:
+                if (repository, child.digest) not in put:
+                    self._put(repository, child)
+                    put.add((repository, child.digest))
+            kept_tags = self._put_tagged(manifest, begun.missing_tags, request.document, repository)
+            if not begun.exists and len(kept_tags) == len(begun.missing_tags):
+                self._put(repository, manifest)
+            changed = not begun.exists or len(kept_tags) < len(begun.missing_tags)
+            pushed = _Pushed(target, changed, tuple(kept_tags))
+        if target.image.remark:
+            logger.warning("Only a part of the image is in the archive", reason=target.image.remark)
+        self._outcomes.record_image(pushed.tags, time.monotonic() - begun.started, pushed=pushed.changed)
         return pushed
-
-    def _push_content(
-        self, target: Target, request: PushRequest, failed: Mapping[tuple[str, str], S3ToEcrError], *, exists: bool
-    ) -> Manifest:
-        """Brings everything into ECR that has to be there before the image's own manifest, which it returns."""
-        root = _descriptor(target)
-        if exists:
-            return parse_manifest(request.source.manifest(root.digest), root)
-        *children, manifest = self._missing_manifests(root, request.source, target.repository)
-        self._layers.push_missing([*children, manifest], request, target.repository, failed)
-        for child in children:
-            self._put(target.repository, child)
-        return manifest
 
     def _put(self, repository: str, manifest: Manifest, tag: str | None = None) -> None:
         self._deadline.require("putting the image")
@@ -285,6 +310,24 @@ def _check_refusal(manifest: Manifest, root: str) -> None:
         raise UnsupportedManifest(f"ECR does not accept the manifest {manifest.digest}{of_image}: {manifest.refusal}")
     if manifest.doubts:
         logger.warning("ECR may refuse a manifest", manifest=manifest.digest, reason="; ".join(manifest.doubts))
+
+
+@contextmanager
+def _noting(target: Target, failures: list[S3ToEcrError], missing: dict[str, RepositoryMissing]) -> Iterator[None]:
+    """Work on one target, which logs its name. What fails is noted, and stops no other target."""
+    with object_context():
+        log_with(repository=target.repository, digest=target.image.digest)
+        try:
+            yield
+        except RepositoryMissing as error:
+            missing[target.repository] = error
+        except S3ToEcrError as error:
+            failures.append(error)
+
+
+def _are_enough(begun: Iterable[_Begun]) -> bool:
+    """Whether the manifests that wait for their layers take all of the memory that they may."""
+    return sum(len(manifest.content) for image in begun for manifest in image.manifests) >= _MOST_WAITING_BYTES
 
 
 def _descriptor(target: Target) -> Descriptor:

@@ -1,12 +1,17 @@
-"""The configs and layers of an image: find those that ECR lacks, then upload several at once."""
+"""The configs and layers of the images of an object: find those that ECR lacks, and upload several at a time."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
 
+from s3_to_ecr.aws.clients import LAYERS_AT_ONCE
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import Registry
@@ -25,15 +30,20 @@ from s3_to_ecr.errors import (
 )
 from s3_to_ecr.images.manifests import Manifest
 from s3_to_ecr.images.model import PushRequest
+from s3_to_ecr.push.largest_first import LargestFirst
 from s3_to_ecr.push.layer import LayerPusher
-from s3_to_ecr.push.layer_upload import FEWEST_PARTS, PARTS_SHARE
+from s3_to_ecr.push.layer_upload import FEWEST_PARTS
 from s3_to_ecr.telemetry.logs import log_with, object_context
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
-# How many layers at a time, if there is memory for their parts. More would not be faster: one of several large layers
-# fills the function's network, and with small ones so many make as many calls as ECR's quotas have room for.
-_MOST_AT_ONCE = 4
+# All layers together may take a quarter of the function's memory: 268 MB of 1,024 MiB. A layer of several parts takes
+# 32 MB: two parts of 14 MB in base64, one sent and one read, and 4 MB on their way between them. So there are eight at
+# a time, and with 95 MB for Python and the SDK the function stays below 400 MB. Sixteen small blobs take 22 MB, and are
+# not counted.
+_IMAGE_SHARE = 4
+_ON_THE_WAY_BYTES = 4_000_000
 _USUAL_PART_BYTES = 10 * 1024 * 1024
+_SMALL_BYTES = 1024 * 1024
 
 # The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
 _MOST_BLOBS = 10_000
@@ -88,53 +98,23 @@ class ImageLayers:
                     if stopped:
                         failures[repository, digest] = stopped
                         continue
-                    self._push(blob, document_key, repository, digest, self._memory)
+                    self.push(blob, document_key, repository, digest, self._memory)
                 except S3ToEcrError as error:
                     failures[repository, digest] = error
         return failures
 
-    def push_missing(
-        self,
-        manifests: Iterable[Manifest],
-        request: PushRequest,
-        repository: str,
-        failed: Mapping[tuple[str, str], S3ToEcrError],
-    ) -> None:
-        """Uploads what the manifests name and ECR lacks. Raises what `missing` does, and what has `failed` before."""
-        blobs = self.missing(manifests, request, repository)
-        if failures := [
-            failed[repository, digest].within(f"layer {digest}") for digest in blobs if (repository, digest) in failed
-        ]:
-            raise combined(failures, _RANKING)
-        if blobs:
-            self._push_several(blobs, request.document.key, repository)
+    @contextmanager
+    def uploads(self, request: PushRequest, failed: Mapping[tuple[str, str], S3ToEcrError]) -> Iterator[LayerUploads]:
+        """The uploads of all images of an object. Some layers may have `failed` before, by repository and digest."""
+        # A stream can be read by one thread only.
+        at_once = 1 if request.is_stream else LAYERS_AT_ONCE
+        with LargestFirst(at_once, self._memory // _IMAGE_SHARE) as threads:
+            yield LayerUploads(self, request, failed, threads)
 
-    def _push_several(self, blobs: dict[str, Blob], document_key: str, repository: str) -> None:
-        """Uploads layers at the same time, as many as the memory has room for.
-
-        A layer that will never work stops those that have not started. One that may work later stops no other.
-        """
-        at_once = max(1, min(_MOST_AT_ONCE, len(blobs), room_for_layers(self._memory)))
-        if not all(blob.seekable for blob in blobs.values()):
-            at_once = 1  # a stream can be read by one thread only
-        failures: list[S3ToEcrError] = []
-        with ThreadPoolExecutor(at_once, thread_name_prefix="layer") as threads:
-            share = self._memory // at_once
-            uploads = {
-                digest: threads.submit(copy_context().run, self._push, blob, document_key, repository, digest, share)
-                for digest, blob in blobs.items()
-            }
-            for digest, upload in uploads.items():
-                if error := _failure(upload, digest):
-                    failures.append(error)
-                if isinstance(error, Rejected):
-                    threads.shutdown(wait=False, cancel_futures=True)
-                    break
-        if failures:
-            raise combined(failures, _RANKING)
-
-    def _push(self, blob: Blob, document_key: str, repository: str, digest: str, memory: int) -> None:
+    def push(self, blob: Blob, document_key: str, repository: str, digest: str, memory: int) -> None:
+        """Uploads one layer that ECR did not have a moment ago, in a share of `memory` bytes."""
         log_with(digest=digest)
+        self._deadline.require("the layer")
         started = time.monotonic()
         is_own_object = blob.key != document_key
         try:
@@ -149,6 +129,121 @@ class ImageLayers:
         self._outcomes.record_layer(result, time.monotonic() - started)
 
 
+class ImageUploads:
+    """The layers of one image that are on their way."""
+
+    def __init__(self, waiting_for: int) -> None:
+        self.waiting_for = waiting_for
+        self.failures: list[S3ToEcrError] = []
+        self.unexpected: BaseException | None = None
+        self.is_rejected = False
+
+    def check(self) -> None:
+        """Raises what has failed, if anything has. If it is not an error of ours, it is raised as it is."""
+        if self.unexpected:
+            raise self.unexpected
+        if self.failures:
+            raise combined(self.failures, _RANKING)
+
+
+class _Layer:
+    """A layer on its way, and the images that need it."""
+
+    def __init__(self, blob: Blob, repository: str, digest: str) -> None:
+        self.blob = blob
+        self.repository = repository
+        self.digest = digest
+        self.needed_by: list[ImageUploads] = []
+        self.was_dropped = False
+        self.outcome: Future[Any] | None = None
+
+
+class LayerUploads:
+    """The layers of all images of an object, each uploaded once to each repository, several at a time.
+
+    A layer that will never work stops those of its image that have not started. One that may work later stops no other.
+    """
+
+    def __init__(
+        self,
+        layers: ImageLayers,
+        request: PushRequest,
+        failed: Mapping[tuple[str, str], S3ToEcrError],
+        threads: LargestFirst,
+    ) -> None:
+        self._image_layers = layers
+        self._request = request
+        self._failed = failed
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._layers: dict[tuple[str, str], _Layer] = {}
+        self._ended: SimpleQueue[ImageUploads] = SimpleQueue()
+
+    def begin(self, manifests: Iterable[Manifest], repository: str) -> ImageUploads:
+        """Begins to upload what the manifests name and ECR lacks.
+
+        Raises what `ImageLayers.missing` does, and what has failed before.
+        """
+        blobs = self._image_layers.missing(manifests, self._request, repository)
+        if failures := [
+            self._failed[repository, digest].within(f"layer {digest}")
+            for digest in blobs
+            if (repository, digest) in self._failed
+        ]:
+            raise combined(failures, _RANKING)
+        image = ImageUploads(len(blobs))
+        if not blobs:
+            self._ended.put(image)
+        for digest, blob in blobs.items():
+            self._add(image, blob, repository, digest)
+        self._threads.start()
+        return image
+
+    def next_ended(self, *, wait: bool) -> ImageUploads | None:
+        """An image whose layers have ended, well or not, each image once. `None` without a `wait` if there is none."""
+        try:
+            return self._ended.get(wait)
+        except Empty:
+            return None
+
+    def _add(self, image: ImageUploads, blob: Blob, repository: str, digest: str) -> None:
+        with self._lock:
+            layer = self._layers.get((repository, digest))
+            if layer and not layer.was_dropped:
+                layer.needed_by.append(image)
+                if layer.outcome:
+                    self._tell(image, layer)
+                return
+            layer = self._layers[repository, digest] = _Layer(blob, repository, digest)
+            layer.needed_by.append(image)
+        self._threads.add(blob.size, _room_for(blob.size), partial(self._upload, layer), partial(self._end, layer))
+
+    def _upload(self, layer: _Layer) -> None:
+        with self._lock:
+            layer.was_dropped = all(image.is_rejected for image in layer.needed_by)
+        if not layer.was_dropped:
+            # The fewest parts are read ahead, because other layers are on their way, too.
+            self._image_layers.push(layer.blob, self._request.document.key, layer.repository, layer.digest, memory=0)
+
+    def _end(self, layer: _Layer, outcome: Future[Any]) -> None:
+        with self._lock:
+            layer.outcome = outcome
+            for image in layer.needed_by:
+                self._tell(image, layer)
+
+    def _tell(self, image: ImageUploads, layer: _Layer) -> None:
+        """Tells an image what became of its layer. The caller has the lock, and the layer has its outcome."""
+        error = layer.outcome.exception() if layer.outcome else None
+        if isinstance(error, S3ToEcrError):
+            image.failures.append(error.within(f"layer {layer.digest}"))
+            image.is_rejected = image.is_rejected or isinstance(error, Rejected)
+        else:
+            image.unexpected = image.unexpected or error
+        image.waiting_for -= 1
+        if not image.waiting_for:
+            self._ended.put(image)
+
+
 def _go_to(blob: Blob) -> S3ToEcrError | None:
     """Goes to the beginning of a blob, before its lease is taken, since it may take long. Says what went wrong."""
     if not blob.seekable:
@@ -160,15 +255,8 @@ def _go_to(blob: Blob) -> S3ToEcrError | None:
     return None
 
 
-def room_for_layers(memory: int) -> int:
-    """How many layers at a time have room in the share of the `memory`, in bytes, that parts may take."""
-    return memory // PARTS_SHARE // (FEWEST_PARTS * base64_bytes(_USUAL_PART_BYTES))
-
-
-def _failure(upload: Future[None], digest: str) -> S3ToEcrError | None:
-    """What went wrong with a layer, if it is an error of ours. Raises any other error."""
-    try:
-        upload.result()
-    except S3ToEcrError as error:
-        return error.within(f"layer {digest}")
-    return None
+def _room_for(size: int) -> int:
+    """The memory that a blob of that size takes while it is uploaded. Both are in bytes."""
+    if size <= _SMALL_BYTES:
+        return 0
+    return base64_bytes(min(size, FEWEST_PARTS * _USUAL_PART_BYTES)) + _ON_THE_WAY_BYTES
