@@ -38,8 +38,8 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 
 # All layers together may take a quarter of the function's memory: 268 MB of 1,024 MiB. A layer of several parts takes
 # 32 MB: two parts of 14 MB in base64, one sent and one read, and 4 MB on their way between them. So there are eight at
-# a time, and with 95 MB for Python and the SDK the function stays below 400 MB. Sixteen small blobs take 22 MB, and are
-# not counted.
+# a time. With 95 MB for Python and the SDK that is less than 400 MB, and leaves room for sixteen small blobs of 1.4 MB,
+# which are not counted.
 _IMAGE_SHARE = 4
 _ON_THE_WAY_BYTES = 4_000_000
 _USUAL_PART_BYTES = 10 * 1024 * 1024
