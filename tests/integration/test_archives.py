@@ -310,7 +310,7 @@ def test_hashing_a_compressed_layer_stops_in_time(
         invocation.pass_by(59)
         return hashlib.sha256()
 
-    monkeypatch.setattr("s3_to_ecr.images.image_archive.sha256", sha256)
+    monkeypatch.setattr("s3_to_ecr.blobs.sha256", sha256)
     with pytest.raises(OutOfTime, match="digests of the archive"):
         handler.lambda_handler(event, invocation)
 
