@@ -60,7 +60,7 @@ class App:
     def _dispatcher(self, deadline: Deadline, outcomes: Outcomes, events: OutcomeEvents) -> Dispatcher:
         """The objects that run one invocation."""
         clients, settings = self._clients, self._settings
-        registry = Registry(clients.ecr, settings.registry_id)
+        registry = Registry(clients.ecr, deadline, settings.registry_id)
         unfinished = UnfinishedRepositories(clients.dynamodb, settings.state_table)
         repositories = Repositories(registry, unfinished, creates=settings.create_repositories)
         leases = Leases(clients.dynamodb, settings.state_table, self._clock)

@@ -35,9 +35,14 @@ from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context
 from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
+from s3_to_ecr.text import readable
 
 # If several waiting images fail, one that is only out of time says when to try again.
 _RANKING = (OutOfTime, RetryLater)
+
+# Events about images that waited are sent together, as many as a call of PutEvents takes. What is left to do at the
+# deadline is then little.
+_ANNOUNCED_AT_ONCE = 10
 
 
 class Dispatcher:
@@ -119,6 +124,7 @@ class Dispatcher:
                 if not awaited:
                     raise
                 for key in awaited:
+                    self._deadline.require("the notes of what the image waits for")
                     self._note(target.bucket, key, target.key)
                 # Try again: the blob may have arrived before the note existed.
                 noted += awaited
@@ -193,19 +199,30 @@ class Dispatcher:
                 self._outcomes.record(outcome)
                 if isinstance(outcome, RetryLater):
                     retried.append(outcome)
+                    if not self._deadline.seconds_to_spare():
+                        break  # the notes of the others stay for the next invocation
                     continue
                 if not isinstance(outcome, S3ToEcrError):
                     completed.append(outcome)
                 ended.append(Attempt(S3Object(bucket, key), outcome, time.monotonic() - started))
-        # A note is removed only after the event is sent: without it, nobody would know what the event is about.
-        for attempt in self._events.announce(ended):
-            if isinstance(attempt.outcome, EventNotSent):
-                retried.append(attempt.outcome)
-            elif attempt.target:
-                self._waiting.forget(bucket, arrived_key, attempt.target.key)
+            if len(ended) == _ANNOUNCED_AT_ONCE:
+                retried += self._announce(ended, bucket, arrived_key)
+                ended = []
+        retried += self._announce(ended, bucket, arrived_key)
         if retried:
             raise combined(retried, _RANKING)
         return completed
+
+    def _announce(self, ended: list[Attempt], bucket: str, arrived_key: str) -> list[RetryLater]:
+        """Sends the events about images that have waited, and removes their notes. Returns what could not be sent."""
+        unsent: list[RetryLater] = []
+        # A note is removed only after the event is sent: without it, nobody would know what the event is about.
+        for attempt in self._events.announce(ended):
+            if isinstance(attempt.outcome, EventNotSent):
+                unsent.append(attempt.outcome)
+            elif attempt.target:
+                self._waiting.forget(bucket, arrived_key, attempt.target.key)
+        return unsent
 
     def _attempt_waiting(self, target: S3Object) -> Result | S3ToEcrError:
         try:
@@ -240,5 +257,5 @@ def _ignored(target: S3Object | OtherEvent, job: Ignore) -> Result:
         repository=None,
         digest=None,
         size=None,
-        reason=job.reason,
+        reason=readable(job.reason),
     )

@@ -6,6 +6,7 @@ S3ToEcrError
 │   ├── RepositoryNotNamed     neither the key nor a reference names a repository
 │   ├── InvalidRepositoryName  ECR would not accept the name
 │   ├── SeveralRepositories    an archive of several repositories, in the folder of one
+│   ├── InvalidPath            the key looks like a path in a layout, and is none
 │   ├── RepositoryMissing      ECR has no such repository, and the function may not create it
 │   ├── UnsupportedArchive     an image archive that has to be unpacked first
 │   ├── BrokenArchive          a tar archive that is damaged, or points outside itself
@@ -42,16 +43,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-# How many reasons a combined error quotes.
+from s3_to_ecr.text import MOST_CHARACTERS, readable
+
+# How many reasons a combined error quotes, if there is room for them. The numbers beside them take some of it.
 _MOST_REASONS = 5
+_ROOM_FOR_REASONS = MOST_CHARACTERS - 64
 
 
 class S3ToEcrError(Exception):
-    """The common base. `reason` says what happened and what to do. `bucket` and `key` name the object, once known."""
+    """The common base. `reason` says what happened and what to do. `bucket` and `key` name the object, once known.
+
+    A reason may quote whatever was found, of any length: it is kept `readable`.
+    """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = readable(reason)
+        super().__init__(self.reason)
         self.bucket: str | None = None
         self.key: str | None = None
 
@@ -69,6 +76,7 @@ class S3ToEcrError(Exception):
     def _copied(self, **changes: Any) -> Self:
         copied = copy.copy(self)
         vars(copied).update(changes)
+        copied.reason = readable(copied.reason)
         copied.__cause__ = self.__cause__
         return copied.with_traceback(self.__traceback__)
 
@@ -91,6 +99,10 @@ class InvalidRepositoryName(Rejected):
 
 class SeveralRepositories(Rejected):
     """An archive in a repository's folder holds images of several repositories."""
+
+
+class InvalidPath(Rejected):
+    """The key looks like a path in a layout, and is none: its folder is hardly meant to be a repository."""
 
 
 class RepositoryMissing(Rejected):
@@ -233,9 +245,13 @@ def combined(failures: Sequence[S3ToEcrError], ranking: tuple[type[S3ToEcrError]
     if len(failures) == 1:
         return failures[0]
     first = min(failures, key=lambda error: [isinstance(error, kind) for kind in ranking].index(True))
-    more = f"; and {len(failures) - _MOST_REASONS} more" if len(failures) > _MOST_REASONS else ""
-    reasons = "; ".join(error.reason for error in failures[:_MOST_REASONS])
-    changes: dict[str, Any] = {"reason": f"{len(failures)} failures: {reasons}{more}"}
+    quoted = [failures[0].reason]
+    for error in failures[1:_MOST_REASONS]:
+        if len("; ".join([*quoted, error.reason])) > _ROOM_FOR_REASONS:
+            break
+        quoted.append(error.reason)
+    more = f"; and {len(failures) - len(quoted)} more" if len(failures) > len(quoted) else ""
+    changes: dict[str, Any] = {"reason": f"{len(failures)} failures: {'; '.join(quoted)}{more}"}
     if isinstance(first, RetryLater):
         later = [error for error in failures if isinstance(error, RetryLater)]
         changes["awaited"] = tuple(key for error in later for key in error.awaited)

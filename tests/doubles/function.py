@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from s3_to_ecr.app import App
@@ -14,16 +15,27 @@ from s3_to_ecr.state.leases import LEASE_SECONDS, Leases
 from s3_to_ecr.state.unfinished_repositories import UnfinishedRepositories
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import metrics
+from tests.doubles.sqs import strict
 
 if TYPE_CHECKING:
+    from types_boto3_sqs.client import SQSClient
+
     from local.invocation import Invocation
+
+
+class _StrictClients(Clients):
+    """The clients, with an SQS that refuses what AWS refuses."""
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        return strict(super().sqs)
 
 
 class Function:
     """One function. `clock_ahead` is how many seconds its leases' clock is ahead."""
 
     def __init__(self) -> None:
-        self.clients = Clients()
+        self.clients = _StrictClients()
         self.clock_ahead = 0.0
         self.configure()
 

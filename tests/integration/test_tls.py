@@ -17,13 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from local.invocation import Invocation
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.ecr import EcrDouble
-from tests.doubles.invocation import OwnLease, deadline_of
+from tests.doubles.invocation import DEADLINE, OwnLease
 from tests.doubles.s3 import Pattern, S3Double, Stored
 from tests.doubles.server import Fault
 
@@ -87,7 +86,7 @@ def test_a_layer_survives_a_connection_that_breaks_while_a_part_is_sent(
     s3_client = boto3.client("s3", endpoint_url=s3.url, verify=trusted)
     ecr_client = boto3.client("ecr", endpoint_url=ecr.url, verify=trusted)
 
-    digest = LayerUploader(Registry(ecr_client), deadline_of(Invocation()), Outcomes()).upload(
+    digest = LayerUploader(Registry(ecr_client, DEADLINE), DEADLINE, Outcomes()).upload(
         ObjectRange(s3_client, "bucket", "app/layer", "v1", None, size, size),
         "app",
         content.digest if known else None,

@@ -148,6 +148,7 @@ def test_the_function_gets_every_variable_that_it_reads(resources: dict[str, Any
     assert {name for name in variables if not name.startswith("POWERTOOLS_")} == {
         "STATE_TABLE", "ECR_REGISTRY_ID", "KEY_PREFIX", "REPOSITORY_PREFIX", "DEFAULT_REPOSITORY",
         "CREATE_REPOSITORIES", "KEEP_REGISTRY_HOST", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "OUTCOME_BUS",
+        "MALLOC_ARENA_MAX",
     }  # fmt: skip
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "S3ToEcr"

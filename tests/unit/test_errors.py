@@ -57,3 +57,26 @@ def test_several_failures_are_one_of_the_kind_that_ranks_first() -> None:
     waiting = errors.combined([missing, errors.BlobsMissing("b is missing", "app/b")], ranking)
     assert isinstance(waiting, errors.RetryLater)
     assert (waiting.awaited, waiting.only_waits) == (("app/a", "app/b"), True)
+
+
+def test_several_reasons_are_quoted_as_far_as_there_is_room() -> None:
+    ranking = (errors.Rejected, errors.RetryLater)
+    failures = [errors.TagTaken(f"{number} " + "x" * 300) for number in range(2000)]
+
+    several = errors.combined(failures, ranking)
+
+    assert several.reason == f"2000 failures: 0 {'x' * 300}; 1 {'x' * 300}; 2 {'x' * 300}; and 1997 more"
+    nested = errors.combined([several.within("tag"), errors.EmptyBlob("y" * 10_000)], ranking)
+    assert nested.reason.startswith("2 failures: tag: 2000 failures: 0 xxx")
+    assert nested.reason.endswith("xxx; and 1997 more; and 1 more")
+    assert len(nested.reason) <= 1024
+
+
+def test_a_reason_can_be_shown_anywhere_whatever_it_quotes() -> None:
+    error = errors.BrokenArchive("no member \udcff\0" + "x" * 10_000_000 + ". Save it again.")
+
+    for shown in (error, error.within("layer \udcff" + "y" * 10_000_000), error.about("bucket", "app/x")):
+        assert r"\udcff" in shown.reason
+        assert shown.reason.endswith("x. Save it again.")
+        assert len(shown.reason.encode()) <= 1026  # 1,024 characters, and what cuts them takes three bytes
+        assert len(repr(shown)) <= 1100

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from botocore.exceptions import ClientError
 
 from s3_to_ecr.aws.sdk_errors import Codes, translated
+from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.completion import COMPLETION_HANDLERS
 from s3_to_ecr.ecr.creation_templates import CreationTemplate, parse_template
 from s3_to_ecr.ecr.layer_part import PART_HANDLERS, LayerPart
@@ -126,11 +127,15 @@ class ImagesFound:
 
 
 class Registry:
-    """One ECR registry: that of the account `registry_id`, or by `None` the caller's own."""
+    """One ECR registry: that of the account `registry_id`, or by `None` the caller's own.
 
-    def __init__(self, client: ECRClient, registry_id: str | None = None) -> None:
+    Questions that take several calls end with `OutOfTime` at the `deadline`.
+    """
+
+    def __init__(self, client: ECRClient, deadline: Deadline, registry_id: str | None = None) -> None:
         """The `client` becomes the registry's own, because the handlers change two of its calls."""
         self._client = client
+        self._deadline = deadline
         self._id = registry_id
         self._members: dict[str, Any] = {"registryId": registry_id} if registry_id else {}
         for event, handler in (PART_HANDLERS | COMPLETION_HANDLERS).items():
@@ -148,6 +153,7 @@ class Registry:
         """
         found: dict[str, LayerAvailability] = dict.fromkeys(digests, "UNAVAILABLE")
         for batch in _batches(found, _LAYERS_AT_ONCE):
+            self._deadline.require("looking for the next layers")
             with _calling("BatchCheckLayerAvailability", repository):
                 answer = self._client.batch_check_layer_availability(
                     repositoryName=repository, layerDigests=batch, **self._members
@@ -227,6 +233,7 @@ class Registry:
         there: set[str] = set()
         named: dict[str, str | None] = {}
         for batch in _batches(identifiers, _IMAGES_AT_ONCE):
+            self._deadline.require("looking for the next images")
             with _calling("BatchGetImage", repository):
                 answer = self._client.batch_get_image(
                     repositoryName=repository,

@@ -16,6 +16,13 @@ from s3_to_ecr.errors import MalformedEvent, concerning
 from s3_to_ecr.results import Attempt
 from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.telemetry.metrics import count
+from s3_to_ecr.text import readable, shortened
+
+# S3 sends one record at a time. Every record may have to be reported, and there must be time for that.
+_MOST_RECORDS = 100
+
+# S3's longest key, encoded as UTF-8. Buckets, versions and ETags are shorter.
+_MOST_BYTES = 1024
 
 # How much of an unreadable event goes into the error: enough to recognise it, not enough to flood a log.
 _EXCERPT_CHARACTERS = 200
@@ -32,7 +39,8 @@ def answer(attempts: list[Attempt]) -> dict[str, Any]:
         case [only]:
             raise only
         case several:
-            raise ExceptionGroup(f"{len(several)} objects failed: " + "; ".join(map(str, several)), several)
+            message = f"{len(several)} objects failed: " + "; ".join(map(str, several))
+            raise ExceptionGroup(readable(message), several)
 
 
 def run_records(notification: object, run_record: Callable[[dict[str, Any]], Attempt]) -> list[Attempt]:
@@ -57,7 +65,7 @@ def parse_body(body: str) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise MalformedEvent(f"the message body is not JSON: {_shortened(body)}") from None
+        raise MalformedEvent(f"the message body is not JSON: {shortened(body, _EXCERPT_CHARACTERS)}") from None
 
 
 def records(notification: object) -> list[dict[str, Any]]:
@@ -70,6 +78,8 @@ def records(notification: object) -> list[dict[str, Any]]:
         found = notification.get("Records")
         # Each record is judged by itself later, but at least one must show that the list comes from S3.
         if isinstance(found, list) and any(_is_s3_record(record) for record in found):
+            if len(found) > _MOST_RECORDS:
+                raise MalformedEvent(f"the notification has {len(found):,} records, more than {_MOST_RECORDS}.")
             return found
     raise MalformedEvent(
         f"expected an S3 notification or an EventBridge event of source aws.s3, received {_excerpt(notification)}"
@@ -97,7 +107,7 @@ def _from_s3(record: Mapping[str, Any]) -> S3Object | OtherEvent:
     s3_object = _member(s3, "object", dict)
     bucket = _text(_member(s3, "bucket", dict), "name")
     # S3 form-encodes the key in its notifications: a space is `+`, a plus sign `%2B`.
-    key = unquote_plus(_text(s3_object, "key"))
+    key = _text(s3_object, "key", unquote_plus)
     name = _text(record, "eventName")
     if not name.removeprefix("s3:").startswith("ObjectCreated:"):
         return OtherEvent(bucket, key, name)
@@ -111,8 +121,9 @@ def _from_eventbridge(event: Mapping[str, Any]) -> S3Object | OtherEvent:
     bucket = _text(_member(detail, "bucket", dict), "name")
     # EventBridge does not encode the key, so decoding it would change it.
     key = _text(s3_object, "key")
-    if event["detail-type"] != "Object Created":
-        return OtherEvent(bucket, key, str(event["detail-type"]))
+    name = _text(event, "detail-type")
+    if name != "Object Created":
+        return OtherEvent(bucket, key, name)
     with concerning(bucket, key):
         return _created(bucket, key, s3_object, version_id="version-id", etag="etag")
 
@@ -120,13 +131,13 @@ def _from_eventbridge(event: Mapping[str, Any]) -> S3Object | OtherEvent:
 def _from_task(task: Mapping[str, Any]) -> S3Object:
     # Schema 1.0 has the bucket's ARN, 2.0 its name. Both form-encode the key, as S3's manifests do.
     bucket = _text(task, "s3Bucket") if "s3Bucket" in task else _text(task, "s3BucketArn").rpartition(":")[2]
-    return S3Object(bucket, unquote_plus(_text(task, "s3Key")), version_id=_optional_text(task, "s3VersionId"))
+    return S3Object(bucket, _text(task, "s3Key", unquote_plus), version_id=_optional_text(task, "s3VersionId"))
 
 
 def _created(bucket: str, key: str, s3_object: Mapping[str, Any], *, version_id: str, etag: str) -> S3Object:
     size = s3_object.get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise MalformedEvent(f"the object's size is {size!r}, not a number of bytes")
+        raise MalformedEvent(f"the object's size is {_excerpt(size)}, not a number of bytes")
     return S3Object(
         bucket=bucket,
         key=key,
@@ -163,14 +174,14 @@ def _member(parent: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     return found
 
 
-def _text(parent: Mapping[str, Any], name: str) -> str:
-    found: str = _member(parent, name, str)
+def _text(parent: Mapping[str, Any], name: str, decoded: Callable[[str], str] = str) -> str:
+    found = decoded(_member(parent, name, str))
     if not found:
         raise MalformedEvent(f"the S3 event has an empty {name!r}: {_excerpt(parent)}")
-    try:
-        found.encode()
-    except UnicodeEncodeError:  # JSON can name half a character, and no AWS API accepts one
-        raise MalformedEvent(f"the S3 event's {name!r} is not valid Unicode: {_excerpt(parent)}") from None
+    if not is_unicode(found):
+        raise MalformedEvent(f"the S3 event's {name!r} is not valid Unicode: {_excerpt(parent)}")
+    if len(found.encode()) > _MOST_BYTES:
+        raise MalformedEvent(f"the S3 event's {name!r} has more than {_MOST_BYTES:,} bytes: {_excerpt(parent)}")
     return found
 
 
@@ -178,12 +189,17 @@ def _optional_text(parent: Mapping[str, Any], name: str) -> str | None:
     return _text(parent, name) if parent.get(name) else None
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be sent anywhere: JSON can name half a character, and no AWS API accepts one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _excerpt(value: object) -> str:
     try:
-        return _shortened(json.dumps(value, default=repr))
+        return shortened(json.dumps(value, default=repr), _EXCERPT_CHARACTERS)
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} that is nested too deeply to show"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + " …"

@@ -20,6 +20,7 @@ from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import count
 from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
+from s3_to_ecr.text import readable
 
 RunRecord = Callable[[dict[str, Any]], Attempt]
 Message = dict[str, Any]
@@ -30,6 +31,15 @@ _LONGEST_DELAY_SECONDS = 900
 
 # SQS refuses messages and attributes with characters outside XML 1.0. An S3 key may hold any character.
 _NOT_IN_SQS = r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+
+# What SQS accepts as a message: its body, and the names, types and values of its attributes.
+_MOST_BYTES = 1024 * 1024
+
+# The type of a report's attributes.
+_STRING = "String"
+
+# What a message must have to be answered at all.
+_REQUIRED = ("messageId", "body")
 
 
 class WorkQueue:
@@ -52,7 +62,7 @@ class WorkQueue:
         Raises `MalformedEvent` for a hand-made event with a message that cannot be answered.
         """
         for message in event["Records"]:
-            if not isinstance(message, dict) or not {"messageId", "body"} <= message.keys():
+            if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in _REQUIRED):
                 raise MalformedEvent("expected SQS messages, each with its messageId and body.")
         failed = []
         for message in event["Records"]:
@@ -128,19 +138,21 @@ class WorkQueue:
         """
         if self._dead_letter_queue_url is None:
             raise error
-        attributes = {
+        found = {
             "ErrorType": type(error).__name__,
-            "Reason": error.reason,
+            "Reason": readable(error.reason),
             "Bucket": error.bucket or "(unknown)",
             "Key": error.key or "(unknown)",
         }
+        attributes = {name: _sendable(text) for name, text in found.items()}
+        room = _MOST_BYTES - sum(len((name + _STRING + text).encode()) for name, text in attributes.items())
         with translated("reporting a rejected object to the dead-letter queue", {}):
             self._clients.sqs.send_message(
                 QueueUrl=self._dead_letter_queue_url,
-                MessageBody=body,
+                # Only a message made by hand is so long that it has to be cut, and it is of no use to redrive that.
+                MessageBody=_sendable(body).encode()[:room].decode(errors="ignore"),
                 MessageAttributes={
-                    name: {"DataType": "String", "StringValue": re.sub(_NOT_IN_SQS, "\ufffd", text)}
-                    for name, text in attributes.items()
+                    name: {"DataType": _STRING, "StringValue": text} for name, text in attributes.items()
                 },
             )
 
@@ -168,10 +180,17 @@ class WorkQueue:
             logger.warning("The message's visibility could not be set", reason=str(failed))
 
 
+def _sendable(text: str) -> str:
+    """The text as SQS accepts it."""
+    return re.sub(_NOT_IN_SQS, "\ufffd", text)
+
+
 def _deliveries(message: Message) -> int:
     """How often the message has been delivered, including this time."""
-    # Hand-written events leave it out.
-    return int(message.get("attributes", {}).get("ApproximateReceiveCount", 1))
+    # Messages made by hand may have anything here, or nothing.
+    attributes = message.get("attributes")
+    received = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, dict) else ""
+    return int(received) if re.fullmatch("[1-9][0-9]{0,8}", received) else 1
 
 
 def _delay_seconds(error: Exception, message: Message, outcomes: Outcomes) -> int:

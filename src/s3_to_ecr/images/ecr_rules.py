@@ -53,7 +53,8 @@ def doubts(manifest: Mapping[str, Any], media_type: str) -> tuple[str, ...]:
         found.append("it is an artifact manifest, which OCI 1.1 does not have; write an image manifest")
     # Reported of manifests only, and not of what an index says about them.
     named = [*(manifest.get("manifests") or []), *([subject] if subject else [])]
-    if any(";" in str(entry.get(member)) for entry in named for member in ("mediaType", "artifactType")):
+    kinds = [entry.get(member) for entry in named for member in ("mediaType", "artifactType")]
+    if any(isinstance(kind, str) and ";" in kind for kind in kinds):
         found.append("it names a media type with a semicolon")
     return tuple(found)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +20,27 @@ from s3_to_ecr.blobs import BlobRange, digest_by_reading
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest
 from s3_to_ecr.images.compression import GZIP, ZSTD
-from s3_to_ecr.images.manifests import HEX, digest_of, is_digest, parse_document
-from s3_to_ecr.images.model import Image, PushRequest, each_once
+from s3_to_ecr.images.manifests import HEX, Allowance, digest_of, is_digest, parse_document, parse_json
+from s3_to_ecr.images.model import MOST_IMAGES, Image, PushRequest, each_once
 from s3_to_ecr.images.object_source import read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.images.platforms import SAVE_AGAIN, what_is_there
-from s3_to_ecr.images.references import Reference, parse_reference
+from s3_to_ecr.images.references import parse_reference
 from s3_to_ecr.images.tar import Archive
 from s3_to_ecr.media_types import OCI_MANIFEST
 
 _DESCRIPTION = "manifest.json"
+_OF_AN_ENTRY = ("Config", "Layers", "RepoTags")
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 _ZARF_PACKAGE = "zarf.yaml"
 _ZARF_IMAGES = "images/"
 
-_MOST_IMAGES = 1_000
 _MOST_KEPT_BYTES = 16 * 1024 * 1024
+
+# The layers of all images of an archive, which are kept in memory. A thousand images have fifty each on average.
+_MOST_LAYERS = 50_000
 
 # `docker save` leaves layers uncompressed; crane, kaniko and jib keep them as the registry had them, named by digest.
 _COMPRESSIONS = {GZIP: "+gzip", ZSTD: "+zstd"}
@@ -59,9 +62,9 @@ def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline
         if entries is None:
             return None
         archive.check()
-        described = _Describing(archive, deadline).all(entries)
-        source = _ArchiveSource(archive, described=described)
-        images = each_once(Image(image.digest, image.references) for image in described)
+        described = _Described(archive, deadline)
+        images = each_once(described.all(entries))
+        source = _ArchiveSource(archive, "", described.manifests, described.blobs)
     if not images:
         raise BrokenArchive("there are no images in the archive. Save the image again.")
     return PushRequest(blob, source, images, archive_name=name, is_stream=not archive.seekable)
@@ -75,17 +78,24 @@ def _layout_folder(archive: Archive) -> str | None:
 
 
 class _ArchiveSource:
-    """The archive's members: those of an OCI layout in a `folder` by their paths, `described` images as described.
+    """The archive's members: those of an OCI layout in a `folder` by their paths.
 
+    For images of `manifest.json` there are the manifests `made` for them, and the paths of their `blobs`, by digest.
     Manifests are kept, up to a limit, since they are asked for more than once.
     """
 
-    def __init__(self, archive: Archive, folder: str = "", described: Iterable[_Described] = ()) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        folder: str = "",
+        made: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, str] | None = None,
+    ) -> None:
         self._archive = archive
         self._folder = folder
         self._room = _MOST_KEPT_BYTES
-        self._made = {image.digest: image.manifest for image in described}
-        self._blobs = {digest: blob for image in described for digest, blob in image.blobs.items()}
+        self._made = dict(made or {})
+        self._blobs = blobs or {}
 
     def has(self, digest: str) -> bool:
         return digest in self._made or digest in self._blobs or self._folder + blob_path(digest) in self._archive
@@ -100,20 +110,10 @@ class _ArchiveSource:
         return content
 
     def blob(self, digest: str) -> BlobRange:
-        found = self._blobs.get(digest) or self._archive.file(self._folder + blob_path(digest))
+        found = self._archive.file(self._blobs.get(digest) or self._folder + blob_path(digest))
         if found is None:
             raise BrokenArchive(f"the archive does not have {digest}, which its manifests name. {SAVE_AGAIN}")
         return found
-
-
-@dataclass(frozen=True)
-class _Described:
-    """An image of `manifest.json`, with the manifest made for it and where its blobs are."""
-
-    digest: str
-    manifest: bytes
-    references: tuple[Reference, ...]
-    blobs: Mapping[str, BlobRange]
 
 
 def _entries(archive: Archive) -> list[dict[str, Any]] | None:
@@ -121,16 +121,14 @@ def _entries(archive: Archive) -> list[dict[str, Any]] | None:
     if _DESCRIPTION not in archive:
         return None
     try:
-        entries = json.loads(_read(archive, _DESCRIPTION))
+        entries = parse_json(_read(archive, _DESCRIPTION), f"the archive's {_DESCRIPTION}")
         if isinstance(entries, list) and entries and all(map(_is_entry, entries)):
-            return entries
-        what = "does not list images"
+            return [{name: entry.get(name) for name in _OF_AN_ENTRY} for entry in entries]
+        what = f"the archive's {_DESCRIPTION} does not list images."
     except (BrokenArchive, BrokenManifest) as error:
-        what = f"cannot be read: {error.reason}"
-    except (ValueError, RecursionError):
-        what = "is not JSON"
+        what = error.reason
     if archive.is_of_images:
-        raise BrokenManifest(f"the archive's {_DESCRIPTION} {what}. Save the image again.")
+        raise BrokenManifest(f"{what} Save the image again.")
     return None
 
 
@@ -138,54 +136,78 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and {"Config", "Layers"} <= entry.keys()
 
 
-class _Describing:
-    """Makes images of the entries of `manifest.json`. Nothing is read twice."""
+@dataclass(frozen=True)
+class _Config:
+    """What is needed of an image's config."""
+
+    digest: str
+    size: int
+    diff_ids: list[str]
+
+
+class _Described:
+    """The images that the entries of `manifest.json` describe, with the `manifests` made for them, by digest.
+
+    `blobs` are the paths of their configs and layers, by digest. Nothing is read twice.
+    """
 
     def __init__(self, archive: Archive, deadline: Deadline) -> None:
+        self.manifests: dict[str, bytes] = {}
+        self.blobs: dict[str, str] = {}
         self._archive = archive
         self._deadline = deadline
-        self._configs: dict[str, bytes] = {}
+        self._allowance = Allowance()
+        self._layers = 0
+        self._configs: dict[str, _Config] = {}
         self._digests: dict[str, str] = {}
 
-    def all(self, entries: list[dict[str, Any]]) -> list[_Described]:
+    def all(self, entries: list[dict[str, Any]]) -> list[Image]:
         """An image for each entry, even if several are the same."""
-        if len(entries) > _MOST_IMAGES:
-            raise BrokenArchive(f"the archive has more than {_MOST_IMAGES:,} images. Save them apart.")
+        if len(entries) > MOST_IMAGES:
+            raise BrokenArchive(f"the archive has more than {MOST_IMAGES:,} images. Save them apart.")
         found = []
         for entry in entries:
             self._deadline.require("the archive's images")
             found.append(self._describe(entry))
         return found
 
-    def _describe(self, entry: Mapping[str, Any]) -> _Described:
-        config_path, layer_paths, repo_tags = entry["Config"], entry.get("Layers") or [], entry.get("RepoTags") or []
+    def _describe(self, entry: Mapping[str, Any]) -> Image:
+        config_path, layer_paths, repo_tags = entry["Config"], entry["Layers"] or [], entry["RepoTags"] or []
         texts = [[config_path], layer_paths, repo_tags]
         if not all(isinstance(found, list) and all(isinstance(text, str) for text in found) for found in texts):
             raise BrokenManifest(f"the archive's {_DESCRIPTION} has values that are not paths or tags.")
-        content = self._config(config_path)
-        rootfs = parse_document(content, f"the image's config {config_path}").get("rootfs")
-        diff_ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else []
-        if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)) or len(diff_ids) != len(layer_paths):
+        config = self._config(config_path)
+        if len(config.diff_ids) != len(layer_paths):
             raise BrokenManifest(
                 f"the image's config {config_path} does not have a diff_id for each of its {len(layer_paths)} layers."
             )
-        config_digest = digest_of(content)
-        config = {"mediaType": _CONFIG_TYPE, "digest": config_digest, "size": len(content)}
-        blobs = {config_digest: _file(self._archive, config_path)}
+        self._layers += len(layer_paths)
+        if self._layers > _MOST_LAYERS:
+            raise BrokenArchive(f"the archive's images have more than {_MOST_LAYERS:,} layers in all. Save them apart.")
         layers = []
-        for path, diff_id in zip(layer_paths, diff_ids, strict=True):
+        for path, diff_id in zip(layer_paths, config.diff_ids, strict=True):
             blob = _file(self._archive, path)
             magic = self._archive.magic(path)
             compression = next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), "")
             digest = self._digest(path, blob) if compression else diff_id
-            blobs[digest] = blob
+            self.blobs[digest] = path
             layers.append({"mediaType": _LAYER_TYPE + compression, "digest": digest, "size": blob.size})
-        manifest = _manifest(config, layers)
-        return _Described(digest_of(manifest), manifest, tuple(map(parse_reference, repo_tags)), blobs)
+        manifest = _manifest({"mediaType": _CONFIG_TYPE, "digest": config.digest, "size": config.size}, layers)
+        digest = digest_of(manifest)
+        self._allowance.take(digest, len(manifest))
+        self.manifests[digest] = manifest
+        return Image(digest, tuple(map(parse_reference, repo_tags)))
 
-    def _config(self, path: str) -> bytes:
+    def _config(self, path: str) -> _Config:
         if path not in self._configs:
-            self._configs[path] = _read(self._archive, path)
+            content = _read(self._archive, path)
+            self._allowance.take(path, len(content))
+            rootfs = parse_document(content, f"the image's config {path}").get("rootfs")
+            diff_ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else []
+            if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
+                raise BrokenManifest(f"the image's config {path} has no diff_ids that are digests.")
+            self._configs[path] = _Config(digest_of(content), len(content), diff_ids)
+            self.blobs[self._configs[path].digest] = path
         return self._configs[path]
 
     def _digest(self, path: str, blob: BlobRange) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from s3_to_ecr.errors import BrokenManifest, UnsupportedManifest
@@ -19,6 +19,20 @@ from s3_to_ecr.media_types import DOCKER_MANIFEST, MANIFEST_TYPES, OCI_INDEX, OC
 
 # ECR's PutImage: the maximum length of `imageManifest`, in characters. No text has fewer bytes than characters.
 MAX_MANIFEST_BYTES = 4_194_304
+
+# The objects and lists of one document. In memory each is thirty times as large as its two bytes, and a manifest of
+# 500 layers with annotations has 1,000.
+_MOST_VALUES = 50_000
+
+# What the manifests of one object have in all, and how many others they name: see `Allowance`.
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_NAMED = 5_000
+
+# Docker's annotation for an attestation in an index, which nothing runs.
+ATTESTATION = ("vnd.docker.reference.type", "attestation-manifest")
+
+# RFC 6838: two names of up to 127 characters. No platform is longer.
+_MEDIA_TYPE_LENGTH = 255
 
 # OCI image spec, descriptor: a sha256 digest is 64 lower-case hex digits.
 HEX = r"[0-9a-f]{64}"
@@ -29,6 +43,7 @@ _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 # Layers that must not be distributed. They are not pushed; clients that pull the image get them elsewhere.
 _FOREIGN = re.compile(r"application/vnd\.(?:docker\.image\.rootfs\.foreign\.|oci\.image\.layer\.nondistributable\.)")
 
+_SPLIT = "Split it into several."
 _CONVERT = "Convert the image with `skopeo copy --format oci`, and drop the result."
 
 
@@ -61,6 +76,43 @@ class Manifest:
     doubts: tuple[str, ...]
 
 
+class Allowance:
+    """How much of the function's time and memory, and of ECR's quotas, the manifests of one object may take.
+
+    300 images of four platforms, each with an attestation, name 2,400 manifests.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._read: set[str] = set()
+        self._named: set[str] = set()
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the object has asked for more."""
+        return self._bytes > _MOST_BYTES or len(self._named) > _MOST_NAMED
+
+    def take(self, name: str, size: int) -> None:
+        """Takes the `size` in bytes of the manifest or config of this name, once however often it is read.
+
+        Raises `UnsupportedManifest` if that is more than one object may have.
+        """
+        if name not in self._read:
+            self._read.add(name)
+            self._bytes += size
+        if self._bytes > _MOST_BYTES:
+            raise UnsupportedManifest(f"the object's manifests have more than {_MOST_BYTES:,} bytes in all. {_SPLIT}")
+
+    def parsed(self, content: bytes, expected: Descriptor) -> Manifest:
+        """Reads a manifest, as `parse_manifest` does. Raises `UnsupportedManifest` if there is no allowance for it."""
+        self.take(expected.digest, len(content))
+        manifest = parse_manifest(content, expected)
+        self._named.update(child.digest for child in manifest.children)
+        if len(self._named) > _MOST_NAMED:
+            raise UnsupportedManifest(f"the object's indexes name more than {_MOST_NAMED:,} manifests in all. {_SPLIT}")
+        return manifest
+
+
 def digest_of(content: bytes) -> str:
     """The digest that names these bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -83,7 +135,9 @@ def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
     document = parse_document(content, f"the manifest {expected.digest}")
     media_type = document.get("mediaType") or expected.media_type or _guess_media_type(document)
     if not isinstance(media_type, str):
-        raise BrokenManifest(f"the manifest {found} has a media type that is not a text: {media_type!r}.")
+        raise BrokenManifest(f"the manifest {found} has a media type that is not a text.")
+    if len(media_type) > _MEDIA_TYPE_LENGTH:
+        raise BrokenManifest(f"the manifest {found} has a media type of {len(media_type):,} characters.")
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
         raise UnsupportedManifest(
             f"the manifest {found} is of Docker's schema 1, which ECR does not accept. {_CONVERT}"
@@ -94,14 +148,14 @@ def parse_manifest(content: bytes, expected: Descriptor) -> Manifest:
     subject = document.get("subject")
     layers = config + _list(document, "layers") + _list(document, "blobs")
     blobs = tuple(_descriptor(layer).digest for layer in layers if not _is_foreign(layer))
-    children = descriptors(document)
+    children = tuple(map(_bare, descriptors(document)))
     return Manifest(
         digest=found,
         media_type=media_type,
         content=content,
         blobs=blobs,
         children=children,
-        subject=_descriptor(subject) if subject else None,
+        subject=_bare(_descriptor(subject)) if subject else None,
         refusal=refusal(document, media_type),
         doubts=doubts(document, media_type),
     )
@@ -112,14 +166,21 @@ def descriptors(index: Mapping[str, Any]) -> tuple[Descriptor, ...]:
     return tuple(_descriptor(entry) for entry in _list(index, "manifests"))
 
 
-def parse_document(content: bytes, name: str) -> dict[str, Any]:
-    """A JSON object. Raises `BrokenManifest` for anything else, calling it by this `name`."""
+def parse_json(content: bytes, name: str) -> Any:
+    """What a document says. Raises `BrokenManifest` if it is not JSON or is too large, calling it by this `name`."""
     if len(content) > MAX_MANIFEST_BYTES:
         raise BrokenManifest(f"{name} has more than the {MAX_MANIFEST_BYTES:,} bytes that ECR accepts.")
+    if content.count(b"{") + content.count(b"[") > _MOST_VALUES:
+        raise BrokenManifest(f"{name} has more than {_MOST_VALUES:,} objects and lists.")
     try:
-        document = json.loads(content.decode())
+        return json.loads(content.decode())
     except (ValueError, RecursionError):
         raise BrokenManifest(f"{name} is not JSON. Copy the image again.") from None
+
+
+def parse_document(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON object. Raises `BrokenManifest` for anything else, calling it by this `name`."""
+    document = parse_json(content, name)
     if not isinstance(document, dict):
         raise BrokenManifest(f"{name} is not a JSON object.")
     return document
@@ -163,10 +224,16 @@ def _descriptor(entry: object) -> Descriptor:
     media_type, annotations = entry.get("mediaType"), entry.get("annotations")
     return Descriptor(
         digest,
-        media_type if isinstance(media_type, str) else "",
+        media_type if isinstance(media_type, str) and len(media_type) <= _MEDIA_TYPE_LENGTH else "",
         annotations if isinstance(annotations, dict) else {},
         _platform(entry.get("platform")),
     )
+
+
+def _bare(named: Descriptor) -> Descriptor:
+    """What is needed of a manifest that another one names. Its annotations could take most of the memory."""
+    name, value = ATTESTATION
+    return replace(named, annotations={name: value} if named.annotations.get(name) == value else {})
 
 
 def _platform(platform: object) -> str:
@@ -174,8 +241,12 @@ def _platform(platform: object) -> str:
     if not isinstance(platform, dict):
         return ""
     parts = [platform.get(name) for name in ("os", "architecture", "variant")]
-    return "/".join(part for part in parts if part and isinstance(part, str))
+    text = "/".join(part for part in parts if part and isinstance(part, str))
+    return text if len(text) <= _MEDIA_TYPE_LENGTH else ""
 
 
 def _is_foreign(layer: object) -> bool:
-    return isinstance(layer, dict) and bool(layer.get("urls") or _FOREIGN.match(str(layer.get("mediaType"))))
+    if not isinstance(layer, dict):
+        return False
+    media_type = layer.get("mediaType")
+    return bool(layer.get("urls") or (isinstance(media_type, str) and _FOREIGN.match(media_type)))

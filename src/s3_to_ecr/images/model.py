@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.blobs import Blob
+from s3_to_ecr.errors import UnsupportedManifest
+from s3_to_ecr.images.manifests import Allowance
 from s3_to_ecr.images.references import Reference
+
+# What one object may ask for. Each is a call of PutImage, of which ECR takes ten a second for the whole account.
+MOST_IMAGES = 1_000
+_MOST_TAGS = 1_000
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,19 @@ class Image:
 
 
 def each_once(images: Iterable[Image]) -> tuple[Image, ...]:
-    """Images that may be named several times, each once: with all of its references, and its first media type."""
+    """Images that may be named several times, each once: with all of its references, and its first media type.
+
+    Raises `UnsupportedManifest` for more images or tags than one object may ask for.
+    """
     first: dict[str, Image] = {}
     references: dict[str, dict[Reference, None]] = {}
     for image in images:
         first.setdefault(image.digest, image)
         references.setdefault(image.digest, {}).update(dict.fromkeys(image.references))
+    tags = sum(map(len, references.values()))
+    for found, most, what in (len(first), MOST_IMAGES, "images"), (tags, _MOST_TAGS, "tags"):
+        if found > most:
+            raise UnsupportedManifest(f"the object names {found:,} {what}, more than {most:,}. Split it into several.")
     return tuple(replace(image, references=tuple(references[digest])) for digest, image in first.items())
 
 
@@ -62,6 +75,7 @@ class PushRequest:
     An archive has a name: that of its file, without the ending.
     If it `is_stream`, blobs can only be read in the order of their offsets, or each takes another pass.
     `has_grown` says, after the push, whether something has arrived by now that should have been pushed with it.
+    The `allowance` is what its manifests may take.
     """
 
     document: ObjectRange
@@ -70,6 +84,7 @@ class PushRequest:
     archive_name: str | None = None
     is_stream: bool = False
     has_grown: Callable[[], bool] | None = None
+    allowance: Allowance = field(default_factory=Allowance)
 
     @property
     def shares_tags(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest, UnsupportedManifest
-from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
+from s3_to_ecr.images.manifests import ATTESTATION, Allowance, Descriptor, Manifest
 from s3_to_ecr.images.model import Image, Source, each_once
 from s3_to_ecr.media_types import INDEX_TYPES
 
@@ -22,8 +22,7 @@ SAVE_AGAIN = (
     "of them with `skopeo copy --all docker://<image> oci-archive:<file>`."
 )
 
-# Docker's annotation for an attestation in an index, which nothing runs. Its platform is unknown, too.
-_ATTESTATION = ("vnd.docker.reference.type", "attestation-manifest")
+# The platform of an attestation, too.
 _UNKNOWN = "unknown/unknown"
 
 _MOST_LEVELS = 16
@@ -33,6 +32,7 @@ def what_is_there(images: Iterable[Image], source: Source, deadline: Deadline) -
     """The images. But an index that is not complete becomes its only platform that is, if there is exactly one.
 
     Any other incomplete image is left as it is, so that pushing it fails or finds the rest in ECR. So is a broken one.
+    Raises `UnsupportedManifest` if the archive's manifests exceed their allowance.
     """
     content = _Content(source, deadline)
     found = []
@@ -40,6 +40,8 @@ def what_is_there(images: Iterable[Image], source: Source, deadline: Deadline) -
         try:
             found.append(content.of(image))
         except (BrokenArchive, BrokenManifest, UnsupportedManifest):
+            if content.allowance.is_exceeded:
+                raise
             found.append(image)  # pushing it fails for the same reason, and stops no other image
     return each_once(found)
 
@@ -48,6 +50,7 @@ class _Content:
     """What of images is in their archive. Nothing is looked at twice: an index may name a manifest again and again."""
 
     def __init__(self, source: Source, deadline: Deadline) -> None:
+        self.allowance = Allowance()
         self._source = source
         self._deadline = deadline
         self._complete: dict[str, bool] = {}
@@ -83,9 +86,9 @@ class _Content:
 
     def _read(self, descriptor: Descriptor) -> Manifest:
         self._deadline.require("the archive's manifests")
-        return parse_manifest(self._source.manifest(descriptor.digest), descriptor)
+        return self.allowance.parsed(self._source.manifest(descriptor.digest), descriptor)
 
 
 def _is_runnable(child: Descriptor) -> bool:
-    name, value = _ATTESTATION
+    name, value = ATTESTATION
     return child.annotations.get(name) != value and child.platform != _UNKNOWN

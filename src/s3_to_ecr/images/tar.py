@@ -52,6 +52,9 @@ _MOST_UNKNOWN = 100
 _MOST_MEMBERS = 20_000
 _MOST_LINKS = 16
 
+# The names of all members and the targets of links, which are kept in memory: 200 characters each.
+_MOST_NAME_CHARACTERS = 4 * 1024 * 1024
+
 # How much of each member is looked at.
 _MEMBER_MAGIC_BYTES = 4
 
@@ -78,9 +81,20 @@ class Archive:
         self._blob = blob
         self._members: dict[str, Member] = {}
         self._outside: str | None = None
+        self._name_characters = 0
 
     def add(self, path: str, member: Member | None) -> None:
-        """Takes a member and its path in the archive; `None` for a member that is neither file nor link."""
+        """Takes a member and its path in the archive; `None` for a member that is neither file nor link.
+
+        Raises `BrokenArchive` if the archive's names are too long.
+        """
+        self._name_characters += len(path)
+        if member and member.target:
+            self._name_characters += len(member.target)
+        if self._name_characters > _MOST_NAME_CHARACTERS:
+            raise BrokenArchive(
+                f"the names of the archive's members have more than {_MOST_NAME_CHARACTERS:,} characters in all."
+            )
         if _leads_out(path):
             self._outside = self._outside or path
         elif member:

@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterator
 from s3_to_ecr.errors import BrokenArchive
 
 _BLOCK = tarfile.BLOCKSIZE
-_MOST_EXTENDED_BYTES = 4 * 1024 * 1024
+
+# What extends the header of one member, such as its extended attributes, and all headers of an archive. Tools that keep
+# fractions of a second write 1 KiB for each of the 20,000 members that an archive of images may have.
+_MOST_EXTENDED_BYTES = 1024 * 1024
+_MOST_BYTES = 64 * 1024 * 1024
 
 # What to do about an archive that cannot be read, if it is not meant to be one.
 LAYER_INSTEAD = "If it is a layer, name it by its digest, as <repository>/sha256:<hex>."
@@ -26,7 +30,7 @@ def read_headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile
     Raises `BrokenArchive` for headers that cannot be read, that lie, or that end before the block of zeros that POSIX
     requires (`pax`).
     """
-    offset, extended_bytes = 0, 0
+    offset, extended_bytes, all_bytes = 0, 0, 0
     extended: dict[str, str] = {}
     while True:
         block = at(offset, _BLOCK)
@@ -41,14 +45,15 @@ def read_headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile
         header.offset_data = offset + _BLOCK
         if header.type in _EXTENSIONS | {tarfile.XGLTYPE}:
             extended_bytes += _BLOCK + header.size
-            if header.size < 0 or extended_bytes > _MOST_EXTENDED_BYTES:
+            all_bytes += _BLOCK + header.size
+            if header.size < 0 or extended_bytes > _MOST_EXTENDED_BYTES or all_bytes > _MOST_BYTES:
                 raise BrokenArchive(f"the archive's headers are too long, up to byte {offset:,}. {LAYER_INSTEAD}")
             if header.type in _EXTENSIONS:
                 extended |= _extended(header.type, at(header.offset_data, header.size))
             length = header.size
         else:
             length = _extend(header, extended)
-            extended = {}
+            extended, extended_bytes = {}, 0
             if length < 0 or header.offset_data + length > size:
                 raise BrokenArchive(
                     f"the archive is truncated or damaged at {header.name!r}. Upload it again. {LAYER_INSTEAD}"

@@ -25,7 +25,7 @@ _LAYOUTS = (registry_storage, oci_layout, static_registry, skopeo_dir, bare_blob
 def route(key: str, settings: Settings) -> Job:
     """The job that a decoded key asks for.
 
-    Raises `RepositoryNotNamed` or `InvalidRepositoryName`, before any call to AWS.
+    Raises `RepositoryNotNamed`, `InvalidRepositoryName` or `InvalidPath`, before any call to AWS.
     """
     if not key.startswith(settings.key_prefix):
         return Ignore(f"the key does not begin with KEY_PREFIX {settings.key_prefix!r}")

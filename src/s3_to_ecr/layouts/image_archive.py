@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from s3_to_ecr.aws.s3 import ObjectReader
+from s3_to_ecr.errors import InvalidPath
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.layouts.jobs import Match
 from s3_to_ecr.s3_objects import S3Object
@@ -23,10 +24,22 @@ _ENDINGS = re.compile(
 )
 
 
+# A static registry's manifests, of which none has a slash in its tag.
+_AMONG_MANIFESTS = re.compile(r".+/manifests/.+/(?P<name>[^/]+)", re.DOTALL)
+
+
 def match(key: str) -> Match:
-    """`<repo>/<any name>`, where `<repo>/` is optional. What is called `.tar` has to be a tar archive."""
+    """`<repo>/<any name>`, where `<repo>/` is optional. What is called `.tar` has to be a tar archive.
+
+    Raises `InvalidPath` for what looks like a manifest of a static registry, and is none.
+    """
     folder, slash, _ = key.rpartition("/")
     archive = archive_named(key)
+    if (found := _AMONG_MANIFESTS.fullmatch(key)) and archive.name == found["name"]:
+        raise InvalidPath(
+            f"{key!r} is among the manifests of a static registry, and is not manifests/<tag or digest>. Rename the "
+            "object. If it is a layer, name it by its digest."
+        )
     recognised = None if archive.is_tar else archive
     return Match(folder if slash else None, image_layout=archive, recognised=recognised, may_be_bundle=True)
 

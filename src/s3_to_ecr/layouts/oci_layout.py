@@ -10,12 +10,16 @@ import re
 from dataclasses import dataclass
 
 from s3_to_ecr.aws.s3 import ObjectReader
+from s3_to_ecr.errors import InvalidPath
 from s3_to_ecr.images.manifests import HEX
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.object_source import ObjectSource, read_manifest
 from s3_to_ecr.images.oci_index import INDEX, MARKER, blob_path, images_of
 from s3_to_ecr.layouts.jobs import Ignore, Match
 from s3_to_ecr.s3_objects import S3Object
+
+# In a layout's folder of blobs, whose name nobody gives to a repository.
+_AMONG_BLOBS = re.compile(r"(?:.+/)?blobs/(?:sha256|sha384|sha512|blake3)/.+", re.DOTALL)
 
 _PATH = re.compile(rf"(?:(?P<folder>.+)/)?(?:(?P<name>index\.json|oci-layout)|blobs/sha256/(?P<hex>{HEX}))", re.DOTALL)
 
@@ -26,11 +30,19 @@ _ZOT = re.compile(
 
 
 def match(key: str) -> Match | Ignore | None:
-    """`<repo>/index.json`, `<repo>/oci-layout` and `<repo>/blobs/sha256/<hex>`, where `<repo>/` is optional."""
+    """`<repo>/index.json`, `<repo>/oci-layout` and `<repo>/blobs/sha256/<hex>`, where `<repo>/` is optional.
+
+    Raises `InvalidPath` for anything else among the blobs.
+    """
     if zot := _ZOT.fullmatch(key):
         return _ignored(zot)
     found = _PATH.fullmatch(key)
     if not found:
+        if _AMONG_BLOBS.fullmatch(key):
+            raise InvalidPath(
+                f"{key!r} is among the blobs of an OCI layout, and is not blobs/sha256/<64 lower-case hex digits>. "
+                "Rename the object. For a registry's storage, end KEY_PREFIX before docker/registry/v2/."
+            )
         return None
     if found["name"] == MARKER:
         return Ignore("the marker file of an OCI image layout")

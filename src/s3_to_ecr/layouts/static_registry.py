@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from s3_to_ecr.aws.s3 import ObjectReader
+from s3_to_ecr.errors import InvalidPath
 from s3_to_ecr.images.manifests import HEX, digest_of, is_digest
 from s3_to_ecr.images.model import Image, PushRequest
 from s3_to_ecr.images.object_source import ObjectSource, read_manifest
@@ -17,16 +18,28 @@ from s3_to_ecr.layouts.jobs import Match
 from s3_to_ecr.s3_objects import S3Object
 
 _BLOB = re.compile(rf"(?P<folder>.+)/blobs/(?P<digest>sha256:{HEX})", re.DOTALL)
+_AMONG_BLOBS = re.compile(r".+/blobs/(?:sha256|sha384|sha512|blake3):[^/]*", re.DOTALL)
+_TAGS = re.compile(r".+/tags/list", re.DOTALL)
 _MANIFEST = re.compile(r"(?P<folder>.+)/manifests/(?P<reference>[^/]+)", re.DOTALL)
 
 
 def match(key: str) -> Match | None:
-    """`<repo>/manifests/<tag or digest>` and `<repo>/blobs/sha256:<hex>`."""
+    """`<repo>/manifests/<tag or digest>` and `<repo>/blobs/sha256:<hex>`.
+
+    Raises `InvalidPath` for a blob of any other digest, and for the registry's list of tags.
+    """
     if found := _MANIFEST.fullmatch(key):
         reference = found["reference"]
         return Match(found["folder"], image_layout=StaticManifest(reference), part_of_image=is_digest(reference))
     if found := _BLOB.fullmatch(key):
         return Match(found["folder"], found["digest"], part_of_image=True)
+    if _AMONG_BLOBS.fullmatch(key):
+        raise InvalidPath(
+            f"{key!r} is among the blobs of a static registry, and is not blobs/sha256:<64 lower-case hex digits>. "
+            "Rename the object."
+        )
+    if _TAGS.fullmatch(key):
+        raise InvalidPath(f"{key!r} is a registry's list of tags, which is not pushed. Leave it out, or rename it.")
     return None
 
 

@@ -33,8 +33,8 @@ from s3_to_ecr.errors import (
     combined,
 )
 from s3_to_ecr.images.destination import Destination
-from s3_to_ecr.images.manifests import Descriptor, Manifest, parse_manifest
-from s3_to_ecr.images.model import PushRequest, Source
+from s3_to_ecr.images.manifests import Descriptor, Manifest
+from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads
 from s3_to_ecr.push.repositories import Repositories
@@ -45,9 +45,11 @@ from s3_to_ecr.state.tag_writes import TagWrites
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
-# An index of indexes of indexes is the deepest ever seen in practice. The bytes are those of all manifests of an image.
+# An index of indexes of indexes is the deepest ever seen in practice.
 _MOST_LEVELS = 16
-_MOST_MANIFEST_BYTES = 64 * 1024 * 1024
+
+# The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
+_MOST_BLOBS = 10_000
 
 # The manifests of images whose layers are on their way. Hundreds of usual images have fewer bytes.
 _MOST_WAITING_BYTES = 1024 * 1024
@@ -108,7 +110,8 @@ class ImagePusher:
     def push(self, request: PushRequest, destination: Callable[[Reference | None], Destination]) -> Result:
         """Pushes every image that ECR lacks to the `destination` of its references. One failure stops no other image.
 
-        Raises the failure. If there are several, it is one that may pass by itself, with the reasons of all.
+        Raises the failure. If there are several, it is one that may pass by itself, with the reasons of all. Raises
+        `UnsupportedManifest` at once if the object's manifests exceed their allowance.
         """
         targets, nowhere = targets_of(request.images, destination)
         targets, ambiguous = without_ambiguous_tags(targets)
@@ -126,12 +129,12 @@ class ImagePusher:
                 wait = target is None or request.is_stream or _are_enough(begun.values())
                 while begun and (ended := uploads.next_ended(wait=wait)):
                     image = begun.pop(ended)
-                    with _noting(image.target, failures, missing):
+                    with _noting(image.target, request, failures, missing):
                         ended.check()
                         work = partial(self._finish, image, request, put)
                         pushed[image.number] = self._repositories.within(image.target.repository, work)
                 if target and target.repository not in missing:
-                    with _noting(target, failures, missing):
+                    with _noting(target, request, failures, missing):
                         if target.repository not in found:
                             found[target.repository] = self._look_up(target.repository, targets)
                         start = partial(self._begin, number, target, request, found[target.repository], uploads)
@@ -173,7 +176,7 @@ class ImagePusher:
         return self._layers.push_in_order(blobs, request.document.key)
 
     def _missing_blobs(self, target: Target, request: PushRequest) -> dict[str, Blob]:
-        manifests = self._missing_manifests(_descriptor(target), request.source, target.repository)
+        manifests = self._missing_manifests(_descriptor(target), request, target.repository)
         return self._layers.missing(manifests, request, target.repository)
 
     def _begin(
@@ -189,9 +192,9 @@ class ImagePusher:
         missing_tags = [tag for tag in target.tags if found.named.get(tag) != root.digest]
         manifests: list[Manifest] = []
         if not exists:
-            manifests = self._missing_manifests(root, request.source, target.repository)
+            manifests = self._missing_manifests(root, request, target.repository)
         elif missing_tags:
-            manifests = [parse_manifest(request.source.manifest(root.digest), root)]
+            manifests = [_read(root, request)]
         on_their_way = uploads.begin([] if exists else manifests, target.repository)
         return on_their_way, _Begun(number, target, exists, missing_tags, manifests, started)
 
@@ -229,23 +232,21 @@ class ImagePusher:
             raise error.within(f"manifest {manifest.digest}{doubts}") from error
         self._outcomes.progressed = True
 
-    def _missing_manifests(self, root: Descriptor, source: Source, repository: str) -> list[Manifest]:
+    def _missing_manifests(self, root: Descriptor, request: PushRequest, repository: str) -> list[Manifest]:
         """The root and everything below it that ECR lacks, children first."""
         found: dict[str, Manifest] = {}
+        blobs: set[str] = set()
         level = [root]
-        size = 0
         for _ in range(_MOST_LEVELS):
             named: dict[str, Descriptor] = {}
             subjects: dict[str, Descriptor] = {}
             for descriptor in level:
                 self._deadline.require("the image's manifests")
-                manifest = found[descriptor.digest] = parse_manifest(source.manifest(descriptor.digest), descriptor)
+                manifest = found[descriptor.digest] = _read(descriptor, request)
                 _check_refusal(manifest, root.digest)
-                size += len(manifest.content)
-                if size > _MOST_MANIFEST_BYTES:
-                    raise UnsupportedManifest(
-                        f"the image's manifests have more than {_MOST_MANIFEST_BYTES:,} bytes in all."
-                    )
+                blobs.update(manifest.blobs)
+                if len(blobs) > _MOST_BLOBS:
+                    raise UnsupportedManifest(f"the image has more than {_MOST_BLOBS:,} blobs.")
                 named |= {child.digest: child for child in manifest.children}
                 if manifest.subject:
                     subjects[manifest.subject.digest] = manifest.subject
@@ -254,7 +255,10 @@ class ImagePusher:
             level = [child for digest, child in named.items() if digest in lacking]
             # OCI lets the subject of an artifact arrive later, or never. If it is there, it goes first.
             lacking -= named.keys()
-            level += [about for digest, about in subjects.items() if digest in lacking and source.has(digest)]
+            for digest, about in subjects.items():
+                self._deadline.require("the image's manifests")
+                if digest in lacking and request.source.has(digest):
+                    level.append(about)
             if not level:
                 return _children_first(found)
         raise UnsupportedManifest(f"the manifests from {root.digest} on have more than {_MOST_LEVELS} levels.")
@@ -265,6 +269,7 @@ class ImagePusher:
         kept: list[str] = []
         for tag in tags:
             try:
+                self._deadline.require("putting the image")
                 # Without this lock a newer write could set the tag between the claim and the call.
                 with self._leases.tag(self._registry.scope(repository), tag):
                     if self._may_set(tag, document, repository):
@@ -289,7 +294,10 @@ class ImagePusher:
         if written is None:
             return False
         scope = self._registry.scope(repository)
-        claimed = [self._tag_writes.claim(scope, tag, document.uri, written) for tag in tags]
+        claimed = []
+        for tag in tags:
+            self._deadline.require("the next tag")
+            claimed.append(self._tag_writes.claim(scope, tag, document.uri, written))
         return all(claimed)
 
 
@@ -313,8 +321,13 @@ def _check_refusal(manifest: Manifest, root: str) -> None:
 
 
 @contextmanager
-def _noting(target: Target, failures: list[S3ToEcrError], missing: dict[str, RepositoryMissing]) -> Iterator[None]:
-    """Work on one target, which logs its name. What fails is noted, and stops no other target."""
+def _noting(
+    target: Target, request: PushRequest, failures: list[S3ToEcrError], missing: dict[str, RepositoryMissing]
+) -> Iterator[None]:
+    """Work on one target, which logs its name. What fails is noted, and stops no other target.
+
+    But once the request has exceeded its allowance, no target is tried any more, not even those that only wait.
+    """
     with object_context():
         log_with(repository=target.repository, digest=target.image.digest)
         try:
@@ -322,6 +335,8 @@ def _noting(target: Target, failures: list[S3ToEcrError], missing: dict[str, Rep
         except RepositoryMissing as error:
             missing[target.repository] = error
         except S3ToEcrError as error:
+            if request.allowance.is_exceeded:
+                raise
             failures.append(error)
 
 
@@ -338,7 +353,10 @@ def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]
     """The answer for the object. The top level names a repository or digest only if there is exactly one."""
     remarks = list(dict.fromkeys(image.target.image.remark for image in pushed if image.target.image.remark))
     skipped_because = None
-    if not any(image.changed for image in pushed):
+    if not pushed:
+        skipped_because = "it names no images"
+        logger.info("Nothing to push", reason=skipped_because)
+    elif not any(image.changed for image in pushed):
         skipped_because = "ECR has everything that is asked for"
         if any(image.kept_tags for image in pushed):
             skipped_because = "later writes have set their tags"
@@ -355,6 +373,10 @@ def _result(request: PushRequest, pushed: list[_Pushed], repositories: list[str]
             for image in pushed
         ],
     )
+
+
+def _read(descriptor: Descriptor, request: PushRequest) -> Manifest:
+    return request.allowance.parsed(request.source.manifest(descriptor.digest), descriptor)
 
 
 def _children_first(manifests: dict[str, Manifest]) -> list[Manifest]:

@@ -24,7 +24,6 @@ from s3_to_ecr.errors import (
     Rejected,
     RetryLater,
     S3ToEcrError,
-    UnsupportedManifest,
     UploadInProgress,
     combined,
 )
@@ -45,9 +44,6 @@ _ON_THE_WAY_BYTES = 4_000_000
 _USUAL_PART_BYTES = 10 * 1024 * 1024
 _SMALL_BYTES = 1024 * 1024
 
-# The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
-_MOST_BLOBS = 10_000
-
 # A layer that will never work ends its image, whatever becomes of the others.
 _RANKING = (Rejected, OutOfTime, RetryLater)
 
@@ -67,11 +63,9 @@ class ImageLayers:
     def missing(self, manifests: Iterable[Manifest], request: PushRequest, repository: str) -> dict[str, Blob]:
         """What the manifests name and ECR lacks, by digest, provided that all of it has arrived.
 
-        Raises `BlobsMissing` for what has not arrived, and `UnsupportedManifest` for too many blobs.
+        Raises `BlobsMissing` for what has not arrived.
         """
         digests = dict.fromkeys(digest for manifest in manifests for digest in manifest.blobs)
-        if len(digests) > _MOST_BLOBS:
-            raise UnsupportedManifest(f"the image has {len(digests):,} blobs, more than the limit of {_MOST_BLOBS:,}.")
         availability = self._registry.layer_availability(repository, digests)
         blobs: dict[str, Blob] = {}
         for digest in digests:

@@ -20,6 +20,7 @@ from s3_to_ecr.results import Attempt, PushedImage
 from s3_to_ecr.s3_objects import S3Object
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.telemetry.logs import logger
+from s3_to_ecr.text import readable
 
 SOURCE = "s3-to-ecr"
 MIRRORED = "Object Mirrored"
@@ -28,9 +29,6 @@ REJECTED = "Object Rejected"
 # What EventBridge takes in one call. An event must be smaller than 256 KB with the envelope that EventBridge adds.
 _MOST_ENTRIES = 10
 _MOST_BYTES = 240 * 1024
-
-# A reason may quote what was found in an object.
-_MOST_REASON_CHARACTERS = 2048
 
 # EventBridge may refuse some events of a call, which the SDK does not retry. These are the waits before the next tries.
 _WAITS_SECONDS = (0.1, 0.4)
@@ -145,7 +143,7 @@ def _detail(target: S3Object, attempt: Attempt) -> dict[str, Any]:
         "size": result.get("size", target.size),
         "seconds": round(attempt.seconds, 3),
         "error-type": type(error).__name__ if error else None,
-        "reason": reason and _shortened(reason),
+        "reason": reason and readable(reason),
     }
 
 
@@ -174,7 +172,3 @@ def _size(entry: _Entry) -> int:
     """The size of an event in bytes, as EventBridge counts it."""
     texts = [entry["Source"], entry["DetailType"], entry["Detail"], *entry["Resources"]]
     return sum(len(text.encode()) for text in texts)
-
-
-def _shortened(reason: str) -> str:
-    return reason if len(reason) <= _MOST_REASON_CHARACTERS else reason[:_MOST_REASON_CHARACTERS] + " …"

@@ -35,7 +35,7 @@ from s3_to_ecr.errors import (
 )
 from s3_to_ecr.media_types import MANIFEST_TYPES
 from tests.doubles.ecr import EcrDouble
-from tests.doubles.invocation import deadline_of
+from tests.doubles.invocation import DEADLINE, Hourglass, deadline_of
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -70,18 +70,18 @@ def test_every_error_code_maps_to_its_exception(
     ecr.faults.add("CompleteLayerUpload", fault, times=2)
 
     with pytest.raises(error, match=r"^CompleteLayerUpload for ECR repository app failed"):
-        Registry(ecr_client).complete(UPLOAD, DIGEST, deadline_of(Invocation()))
+        Registry(ecr_client, DEADLINE).complete(UPLOAD, DIGEST, deadline_of(Invocation()))
 
 
 def test_the_sdk_retries_a_throttled_call(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     ecr.faults.add("InitiateLayerUpload", Fault("ThrottlingException"))
 
-    assert Registry(ecr_client).initiate("app").part_size == 4
+    assert Registry(ecr_client, DEADLINE).initiate("app").part_size == 4
 
 
 def test_an_invalid_parameter_is_refused_before_the_call(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     with pytest.raises(RequestRefused, match="repositoryName"):
-        Registry(ecr_client).initiate("x")
+        Registry(ecr_client, DEADLINE).initiate("x")
     assert ecr.calls == []
 
 
@@ -89,7 +89,7 @@ def test_an_invalid_parameter_is_refused_before_the_call(ecr: EcrDouble, ecr_cli
 def test_a_layer_is_available_archived_or_unavailable(
     ecr: EcrDouble, ecr_client: ECRClient, missing_as: Literal["failure", "unavailable"]
 ) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     ecr.missing_as = missing_as
 
     assert registry.layer_availability("app", [DIGEST]) == {DIGEST: "UNAVAILABLE"}
@@ -103,13 +103,28 @@ def test_layers_are_looked_up_in_batches_of_a_hundred(ecr: EcrDouble, ecr_client
     digests = [f"sha256:{number:064}" for number in range(201)]
     ecr.repositories["app"].layers[digests[150]] = b"layer"
 
-    found = Registry(ecr_client).layer_availability("app", digests)
+    found = Registry(ecr_client, DEADLINE).layer_availability("app", digests)
 
     assert [digest for digest, availability in found.items() if availability == "AVAILABLE"] == [digests[150]]
     assert len(found) == 201
     assert [len(call.members["layerDigests"]) for call in ecr.calls] == [100, 100, 1]
-    assert Registry(ecr_client).layer_availability("app", []) == {}
+    assert Registry(ecr_client, DEADLINE).layer_availability("app", []) == {}
     assert len(ecr.calls) == 3
+
+
+@pytest.mark.parametrize("what", ["layers", "images"])
+def test_looking_for_many_stops_at_the_deadline(what: str, ecr: EcrDouble, ecr_client: ECRClient) -> None:
+    invocation = Hourglass(2.5)
+    ecr_client.meta.events.register("after-call.ecr.*", lambda **_: invocation.pass_by(0.4))
+    registry = Registry(ecr_client, deadline_of(invocation))
+    digests = [f"sha256:{number:064}" for number in range(1000)]
+
+    look_up: Any = {"layers": registry.layer_availability, "images": registry.images}[what]
+
+    with pytest.raises(OutOfTime, match=f"the next {what}"):
+        look_up("app", digests)
+
+    assert len(ecr.calls) == 2
 
 
 CONTENT = b'{"schemaVersion":2}'
@@ -120,7 +135,7 @@ MANIFEST = (DIGEST_OF_CONTENT, "x/y", CONTENT)
 def test_images_are_looked_up_by_digest_and_tag_in_batches_whose_manifests_fit_into_memory(
     ecr: EcrDouble, ecr_client: ECRClient
 ) -> None:
-    registry = Registry(ecr_client, "123456789012")
+    registry = Registry(ecr_client, DEADLINE, "123456789012")
     registry.put_image("app", *MANIFEST, "1.0")
     ecr.calls.clear()
 
@@ -136,7 +151,7 @@ def test_a_tag_is_looked_up_without_converting_its_image(
     ecr: EcrDouble, ecr_client: ECRClient, media_type: str
 ) -> None:
     ecr.converts_by_tag = True
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     registry.put_image("app", DIGEST_OF_CONTENT, media_type, CONTENT, "1.0")
 
     assert registry.images("app", [], ["1.0"]).named == {"1.0": DIGEST_OF_CONTENT}
@@ -160,11 +175,11 @@ def test_an_image_that_cannot_be_read_is_not_reported_as_missing(
     ecr.faults.add("ImageFailure", Fault(code), nth=2)
 
     with pytest.raises(error, match=rf"^BatchGetImage for 1\.0 in ECR repository app failed with {code}: a reason"):
-        Registry(ecr_client).images("app", [DIGEST], ["1.0"])
+        Registry(ecr_client, DEADLINE).images("app", [DIGEST], ["1.0"])
 
 
 def test_an_archived_image_is_missing_and_yet_its_tag_is_taken(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     registry.put_image("app", *MANIFEST, "1.0")
     ecr.repositories["app"].archived.add(DIGEST_OF_CONTENT)
 
@@ -175,8 +190,8 @@ def test_an_archived_image_is_missing_and_yet_its_tag_is_taken(ecr: EcrDouble, e
 
 
 def test_an_image_is_put_with_its_bytes_media_type_digest_and_tag(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    Registry(ecr_client, "123456789012").put_image("app", *MANIFEST, "1.0")
-    Registry(ecr_client).put_image("app", *MANIFEST)
+    Registry(ecr_client, DEADLINE, "123456789012").put_image("app", *MANIFEST, "1.0")
+    Registry(ecr_client, DEADLINE).put_image("app", *MANIFEST)
 
     assert [call.members for call in ecr.calls] == [
         {"repositoryName": "app", "imageManifest": '{"schemaVersion":2}', "imageManifestMediaType": "x/y",
@@ -239,7 +254,7 @@ def test_a_part_is_serialised_and_signed_as_by_botocore(
     first_byte: int, chunks: list[bytes], registry_id: str | None
 ) -> None:
     lean, plain = CLIENTS
-    registry, body = Registry(lean.client, registry_id), b"".join(chunks)
+    registry, body = Registry(lean.client, DEADLINE, registry_id), b"".join(chunks)
     part = registry.part(UPLOAD, first_byte, len(body))
     for chunk in chunks:
         part.write(chunk)
@@ -302,7 +317,7 @@ def assert_is_signed(request: Sent) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5_242_880, 10_485_759, 10_485_760, 10_485_761, 20_971_520])
 def test_a_part_of_any_size_arrives_unchanged(size: int) -> None:
     client = boto3.client("ecr")
-    wire, registry = Wire(client), Registry(client)
+    wire, registry = Wire(client), Registry(client, DEADLINE)
     body = (b"0123456789" * (size // 10 + 1))[:size]
 
     registry.upload_part(UPLOAD, written(registry, UPLOAD, 7, body, chunk=100_000))
@@ -313,7 +328,7 @@ def test_a_part_of_any_size_arrives_unchanged(size: int) -> None:
 
 
 def test_the_memory_of_a_used_part_is_reused_for_any_size(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     ecr.part_size = 4
     upload = registry.initiate("app")
     used: LayerPart | None = None
@@ -328,7 +343,7 @@ def test_the_memory_of_a_used_part_is_reused_for_any_size(ecr: EcrDouble, ecr_cl
 
 
 def test_memory_that_is_still_referenced_is_not_reused(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     upload = registry.initiate("app")
     used = written(registry, upload, 0, b"0123")
     assert registry.upload_part(upload, used).last_byte == 3
@@ -343,7 +358,7 @@ def test_memory_that_is_still_referenced_is_not_reused(ecr: EcrDouble, ecr_clien
 
 @pytest.mark.parametrize("body", [b"", b"012", b"01234", b"0123456"])
 def test_a_part_of_the_wrong_length_is_not_sent(ecr: EcrDouble, ecr_client: ECRClient, body: bytes) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     part = registry.part(UPLOAD, 0, 4)
 
     with pytest.raises(ValueError):  # noqa: PT011 (an internal message)
@@ -367,7 +382,7 @@ def write_and_send(registry: Registry, part: LayerPart, body: bytes) -> None:
 def test_a_parts_members_are_checked_against_the_service_model(
     ecr: EcrDouble, ecr_client: ECRClient, upload: LayerUpload, first_byte: int, member: str
 ) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
 
     with pytest.raises(RequestRefused, match=member):
         registry.upload_part(upload, written(registry, upload, first_byte, b"0123"))
@@ -375,7 +390,7 @@ def test_a_parts_members_are_checked_against_the_service_model(
 
 
 def test_the_sdk_resends_the_same_part(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    registry = Registry(ecr_client)
+    registry = Registry(ecr_client, DEADLINE)
     upload = registry.initiate("app")
     ecr.faults.add("UploadLayerPart", Fault("ServerException", status=500))
 
@@ -390,7 +405,7 @@ def _meet(meeting: threading.Barrier) -> None:
 def test_layers_are_uploaded_in_parallel(strict_ecr: EcrDouble) -> None:
     strict_ecr.part_size = strict_ecr.min_part_bytes = 1000
     client = boto3.client("ecr", endpoint_url=strict_ecr.url)
-    registry = Registry(client)
+    registry = Registry(client, DEADLINE)
     layers = [bytes([number]) * 20_000 for number in range(8)]
     # All threads must meet here, so that every part is set aside before any is sent.
     meeting = threading.Barrier(len(layers))
@@ -420,7 +435,7 @@ def completing(strict_ecr: EcrDouble) -> Iterator[Callable[[Invocation], Any]]:
     """Completes an upload, through a client that waits 1 s for the answers to its other calls."""
     config = Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=1)
     client = boto3.client("ecr", endpoint_url=strict_ecr.url, config=config)
-    registry = Registry(client)
+    registry = Registry(client, DEADLINE)
 
     def complete(invocation: Invocation) -> str | None:
         upload = registry.initiate("app")

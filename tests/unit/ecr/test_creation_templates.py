@@ -8,6 +8,7 @@ from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.ecr.creation_templates import CreationTemplate, parse_template, template_for
 from s3_to_ecr.errors import AccessDenied
 from tests.doubles.ecr import EcrDouble
+from tests.doubles.invocation import DEADLINE
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -108,16 +109,16 @@ def test_templates_for_other_repositories_than_those_of_a_push_do_not_apply(
         described("d", "REPLICATION"), described("e", "REPLICATION", "CREATE_ON_PUSH"),
     ]  # fmt: skip
 
-    assert [template.prefix for template in Registry(ecr_client).creation_templates()] == ["a", "c", "e"]
+    assert [template.prefix for template in Registry(ecr_client, DEADLINE).creation_templates()] == ["a", "c", "e"]
     assert len(ecr.calls) == 3  # pages of two
 
 
 def test_another_accounts_templates_cannot_be_read(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     ecr.creation_templates = [described("ROOT")]
 
-    assert Registry(ecr_client, "123456789012").creation_templates() == [CreationTemplate("ROOT")]
+    assert Registry(ecr_client, DEADLINE, "123456789012").creation_templates() == [CreationTemplate("ROOT")]
     ecr.registry_id = "9" * 12
-    assert Registry(ecr_client, "123456789012").creation_templates() == []
+    assert Registry(ecr_client, DEADLINE, "123456789012").creation_templates() == []
     # ECR would refuse the member that names another registry.
     assert ecr.calls[0].members == {}
 
@@ -125,11 +126,11 @@ def test_another_accounts_templates_cannot_be_read(ecr: EcrDouble, ecr_client: E
 def test_an_ecr_without_creation_templates_has_none(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     ecr.faults.add("DescribeRepositoryCreationTemplates", Fault("UnknownOperationException"))
 
-    assert Registry(ecr_client).creation_templates() == []
+    assert Registry(ecr_client, DEADLINE).creation_templates() == []
 
 
 def test_templates_that_may_not_be_read_are_an_error(ecr: EcrDouble, ecr_client: ECRClient) -> None:
     ecr.faults.add("DescribeRepositoryCreationTemplates", Fault("AccessDeniedException"))
 
     with pytest.raises(AccessDenied, match="DescribeRepositoryCreationTemplates"):
-        Registry(ecr_client).creation_templates()
+        Registry(ecr_client, DEADLINE).creation_templates()

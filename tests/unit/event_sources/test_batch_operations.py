@@ -70,6 +70,9 @@ def test_the_report_on_an_ignored_object_has_no_repository_or_digest() -> None:
         {"tasks": None},
         {"tasks": ["app/x"]},
         {"tasks": [{"s3Key": "app/x"}]},
+        {"tasks": [{"taskId": "half \ud83d"}]},
+        {"tasks": [{"taskId": "1"}] * 1001},
+        {"invocationId": "half \ud83d"},
     ],
 )
 def test_a_job_that_cannot_be_answered_is_malformed(change: dict[str, Any]) -> None:
@@ -85,3 +88,14 @@ def test_a_task_whose_event_cannot_be_sent_is_tried_again() -> None:
     [result] = answer(event("empty"), attempt, cast("OutcomeEvents", Down()))["results"]
 
     assert (result["resultCode"], result["resultString"]) == ("TemporaryFailure", "EventNotSent: bus")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_result_is_short_enough_for_a_report(fails: bool) -> None:
+    reason = "half \udcff" + "x" * 1_000_000
+    outcome = EmptyBlob(reason) if fails else cast("Any", DONE | {"reason": reason})
+
+    [result] = answer(event("any"), lambda record: replace(attempt(record), outcome=outcome), NO_BUS)["results"]
+
+    assert len(result["resultString"]) == 1024
+    assert r"half \udcff" in result["resultString"]

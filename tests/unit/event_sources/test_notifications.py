@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.errors import MalformedEvent
+from s3_to_ecr.errors import EmptyBlob, MalformedEvent
 from s3_to_ecr.event_sources import notifications as events
+from s3_to_ecr.results import Attempt
 from s3_to_ecr.s3_objects import OtherEvent, S3Object
 
 TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "bucket"}
@@ -113,7 +114,7 @@ def test_any_other_event_is_quoted_in_the_error(notification: object) -> None:
     assert json.dumps(notification) in str(raised.value)
 
 
-def test_an_error_shows_only_the_beginning_of_a_long_event() -> None:
+def test_an_error_shows_only_the_ends_of_a_long_event() -> None:
     with pytest.raises(MalformedEvent) as raised:
         events.records({"text": "x" * 100_000})
 
@@ -139,6 +140,11 @@ def test_a_body_that_is_not_json_is_quoted_in_the_error() -> None:
         eventbridge(key="app/half a character \ud83d"),
         {"taskId": "1", "s3Key": "app/layer"},
         {"taskId": "1", "s3Key": "", "s3Bucket": "bucket"},
+        {"taskId": "1", "s3Key": "k" * 1025, "s3Bucket": "bucket"},
+        eventbridge() | {"detail-type": {}},
+        eventbridge(kind="half \ud83d"),
+        s3_record(key="%C3%A9" * 513),
+        s3_record(versionId="v" * 1025),
         None,
         7,
     ],
@@ -147,6 +153,28 @@ def test_an_unreadable_record_does_not_affect_the_others(record: object) -> None
     assert events.records({"Records": [s3_record(), record]}) == [s3_record(), record]
     with pytest.raises(MalformedEvent):
         events.read_record(record)
+
+
+def test_the_longest_key_is_read() -> None:
+    assert only({"Records": [s3_record(key="%C3%A9" * 512)]}).key == "é" * 512
+
+
+def test_a_member_that_is_nested_too_deeply_is_malformed() -> None:
+    nested: Any = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(MalformedEvent, match="size"):
+        events.read_record(s3_record(size=nested))
+
+
+def test_the_error_for_many_records_is_short() -> None:
+    failures: list[Any] = [Attempt(None, EmptyBlob("x" * 1000), 0) for _ in range(100)]
+
+    with pytest.raises(ExceptionGroup) as raised:
+        events.answer(failures)
+
+    assert str(raised.value).startswith("100 objects failed: xxx")
+    assert len(raised.value.message) == 1024
 
 
 @pytest.mark.slow

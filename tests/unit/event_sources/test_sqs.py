@@ -27,6 +27,7 @@ from s3_to_ecr.telemetry.metrics import metrics
 from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.conftest import ONE_ATTEMPT, sqs_message, stubbed
+from tests.doubles.sqs import MOST_BYTES, message_bytes, strict
 
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
@@ -94,7 +95,7 @@ def failures_of(answer: Any) -> list[str]:
 
 @pytest.fixture
 def sqs() -> SQSClient:
-    return boto3.client("sqs", config=ONE_ATTEMPT)
+    return strict(boto3.client("sqs", config=ONE_ATTEMPT))
 
 
 @pytest.fixture
@@ -412,8 +413,79 @@ def test_without_a_dead_letter_queue_a_rejected_message_just_fails(sqs: SQSClien
     assert failures_of(queue(sqs, EmptyBlob("no bytes"), settings).answer(message(RECORD))) == ["message-1"]
 
 
-@pytest.mark.parametrize("malformed", [{}, {"body": "{}"}, {"messageId": "1"}, "hello"])
+@pytest.mark.parametrize("malformed", [{}, {"body": "{}"}, {"messageId": "1"}, {"messageId": "1", "body": 7}, "hello"])
 def test_messages_without_an_id_or_a_body_are_refused(sqs: SQSClient, stub: Stubber, malformed: Any) -> None:
     assert stub
     with pytest.raises(MalformedEvent, match="messageId and body"):
         queue(sqs, None).answer(message(RECORD), malformed)
+
+
+@pytest.fixture
+def reports(sqs: SQSClient, stub: Stubber) -> list[dict[str, Any]]:
+    """The next report that SQS accepts, whatever it is."""
+    sent: list[dict[str, Any]] = []
+    sqs.meta.events.register_last("provide-client-params.sqs.SendMessage", lambda params, **_: sent.append(params))
+    stub.add_response("send_message", {"MessageId": "1", "MD5OfMessageBody": "x"})
+    return sent
+
+
+@pytest.mark.parametrize("record", [RECORD, RECORD | {"bloat": "x" * 2 * MOST_BYTES}], ids=["S3's", "too long"])
+@pytest.mark.parametrize("quoted", ["x" * 2 * MOST_BYTES, "\ud83d\0" * MOST_BYTES, "\U0001f4a3" * MOST_BYTES])
+def test_a_report_is_as_long_as_sqs_accepts_whatever_it_is_about(
+    sqs: SQSClient, reports: list[dict[str, Any]], record: dict[str, Any], quoted: str
+) -> None:
+    fates: Fates = {"": EmptyBlob(f"what happened: {quoted}. What to do.")}
+
+    assert queue(sqs, fates).answer(message(record)) == {"batchItemFailures": []}
+
+    [report] = reports
+    reason = report["MessageAttributes"]["Reason"]["StringValue"]
+    assert reason.startswith("what happened: ")
+    assert reason.endswith(". What to do.")
+    assert len(reason) <= 1024
+    assert message_bytes(report) <= MOST_BYTES
+    body = json.dumps({"Records": [record]})
+    assert report["MessageBody"] == body[: len(report["MessageBody"])]
+    assert report["MessageBody"] == body or message_bytes(report) == MOST_BYTES
+
+
+def test_a_body_that_is_as_long_as_sqs_accepts_is_reported(sqs: SQSClient, reports: list[dict[str, Any]]) -> None:
+    body = "é" * (MOST_BYTES // 2)
+
+    assert queue(sqs, None).answer(sqs_message(body)) == {"batchItemFailures": []}
+
+    [report] = reports
+    assert MOST_BYTES - 1 <= message_bytes(report) <= MOST_BYTES
+    assert set(report["MessageBody"]) == {"é"}
+
+
+@pytest.mark.parametrize("character", ["k", "é", "\x01", "✨"])
+def test_the_longest_key_is_reported_whole(sqs: SQSClient, reports: list[dict[str, Any]], character: str) -> None:
+    key = character * (1024 // len(character.encode()))
+    error = EmptyBlob("no bytes").about("bucket", key)
+    work_queue = WorkQueue(cast("Any", SimpleNamespace(sqs=sqs)), SETTINGS)
+    rejected = Attempt(S3Object("bucket", key), error, 0)
+
+    work_queue.answer({"Records": [message(RECORD)]}, lambda _: rejected, Outcomes(), cast("OutcomeEvents", Bus()))
+
+    [report] = reports
+    assert report["MessageAttributes"]["Key"]["StringValue"] == key.replace("\x01", "\ufffd")
+
+
+def test_a_message_of_more_records_than_s3_sends_is_one_report(sqs: SQSClient, reports: list[dict[str, Any]]) -> None:
+    body = json.dumps({"Records": [RECORD] * 101})
+
+    assert queue(sqs, EmptyBlob("no bytes")).answer(sqs_message(body)) == {"batchItemFailures": []}
+
+    [report] = reports
+    assert report["MessageAttributes"]["Reason"]["StringValue"] == "the notification has 101 records, more than 100."
+
+
+@pytest.mark.parametrize("attributes", [0, [], None, {"ApproximateReceiveCount": "x"}, {"ApproximateReceiveCount": []}])
+def test_a_message_with_other_attributes_than_sqs_gives_waits_like_a_new_one(
+    sqs: SQSClient, stub: Stubber, attributes: Any
+) -> None:
+    expect_visibility(stub, "receipt-1", 30)
+    by_hand = message(RECORD) | {"attributes": attributes}
+
+    assert failures_of(queue(sqs, ServiceUnavailable("down")).answer(by_hand)) == ["message-1"]

@@ -38,7 +38,7 @@ def test_a_manifest_names_its_blobs_children_and_subject() -> None:
     assert found.media_type == "application/vnd.oci.image.manifest.v1+json"
     assert found.content == content
     assert found.blobs == (LAYER[:-1] + "0", LAYER)
-    assert found.children == (Descriptor(LAYER[:-1] + "3", "y", {"a": "b"}),)
+    assert found.children == (Descriptor(LAYER[:-1] + "3", "y"),)
     assert found.subject == Descriptor(LAYER[:-1] + "4")
 
 

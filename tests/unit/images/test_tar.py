@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tarfile
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
@@ -14,7 +15,7 @@ from s3_to_ecr.errors import Rejected
 from s3_to_ecr.images.image_archive import images_in
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.images.tar import read_archive
-from tests.doubles.invocation import Hourglass, deadline_of
+from tests.doubles.invocation import DEADLINE
 from tests.doubles.s3 import Bytes, S3Double, Stored
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 IMAGE = images.image([b"layer" * 40_000, b"another"])
-DEADLINE = deadline_of(Hourglass())  # never reached, however long the tests run
 MEMORY = 1 << 30
 SAVED = images.docker_save(["app:1.0"], IMAGE)
 
@@ -86,6 +86,16 @@ def test_a_layer_of_many_files_is_recognised_by_its_first() -> None:
 
     assert read_archive(blob, DEADLINE, MEMORY) is None
     assert len(blob.requested) == 1
+
+
+def test_as_many_members_as_an_image_may_have_are_read_with_their_pax_headers() -> None:
+    """Python's own `tarfile` writes one for each member whose time has a fraction of a second."""
+    header = tarfile.TarInfo("0" * 64 + ".json")
+    header.mtime = 0.5
+    member = header.tobuf(tarfile.PAX_FORMAT)
+    assert len(member) == 3 * tarfile.BLOCKSIZE
+
+    assert read_archive(Local.of(member * 20_000 + bytes(1024)), DEADLINE, MEMORY)
 
 
 @pytest.mark.parametrize("size", [512 * 20, 512 * 20 + 512])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_to_ecr.errors import InvalidRepositoryName, Rejected, RepositoryNotNamed
+from s3_to_ecr.errors import InvalidPath, InvalidRepositoryName, Rejected, RepositoryNotNamed
 from s3_to_ecr.images.references import Reference
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.helm_chart import HelmChart, Provenance
@@ -42,8 +42,12 @@ def settings(key_prefix: str = "", repository_prefix: str = "", default_reposito
         (f"app/{HEX.upper()}", "app", None),
         (f"app/sha512:{HEX}", "app", None),
         ("manifests/latest", "manifests", None),
-        (f"app/blobs/sha512:{HEX}", "app/blobs", None),
-        (f"app/blobs/sha256/{HEX}0", "app/blobs/sha256", None),
+        ("app/blobs/picture", "app/blobs", None),
+        ("app/blobs/md5/picture", "app/blobs/md5", None),
+        ("manifests/app/layer", "manifests/app", None),
+        (f"app/manifests/folder/{DIGEST}", "app/manifests/folder", DIGEST),
+        ("app/tags/list.txt", "app/tags", None),
+        ("tags/list", "tags", None),
         ("app/index.json.bak", "app", None),
         ("app/my-index.json", "app", None),
         (f"app/{HEX}\n", "app", None),
@@ -84,6 +88,48 @@ def layer_or_images(repository: str, name: str, folder: str | None) -> UploadLay
 )
 def test_what_may_be_an_archive_is_known_by_its_name_without_the_endings(file: str, name: str) -> None:
     assert route(f"team/app/{file}", settings()) == layer_or_images("team/app", name, "team/app")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"app/blobs/sha256/{HEX.upper()}",
+        f"app/blobs/sha256/{HEX}0",
+        f"app/blobs/sha256/{HEX}.tmp",
+        f"app/blobs/sha256/{HEX}.tar",
+        f"app/blobs/sha256/{HEX}/data",
+        f"app/blobs/sha256/01/{HEX}",
+        f"app/blobs/sha512/{HEX}{HEX}",
+        f"blobs/sha256/01/{HEX}/data",  # KEY_PREFIX has cut a registry's storage off in its middle
+        f"blobs/sha256/{HEX[1:]}",
+        f"app/blobs/sha256:{HEX.upper()}",
+        f"team/app/blobs/sha256:{HEX}0",
+        f"app/blobs/sha512:{HEX}{HEX}",
+        "app/blobs/sha256:",
+        "app/manifests/a/b",
+        "app/manifests/sha256/a",
+        "team/app/manifests/v1/a/b",
+        "app/blobs/sha256/manifests/1.0",
+        "app/tags/list",
+    ],
+)
+def test_what_looks_like_a_path_in_a_layout_and_is_none_is_rejected(key: str) -> None:
+    with pytest.raises(InvalidPath):
+        route(key, settings(default_repository="base"))
+
+
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [
+        ("app/manifests/team/1.0.tar", "app/manifests/team"),
+        ("app/manifests/team/index.json", "app/manifests/team"),
+        ("app/manifests/team/manifests/1.0", "app/manifests/team"),
+    ],
+)
+def test_a_repository_may_have_a_folder_of_a_layout_in_its_name(key: str, folder: str) -> None:
+    job = route(key, settings())
+    assert isinstance(job, PushImages)
+    assert job.folder == folder
 
 
 @pytest.mark.parametrize("key", ["app/", "app/folder/", "/", f"app/{DIGEST}/"])

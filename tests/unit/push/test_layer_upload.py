@@ -30,7 +30,7 @@ from s3_to_ecr.state.leases import Lease, Progress
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from tests.doubles.blobs import MemoryBlob
 from tests.doubles.ecr import EcrDouble
-from tests.doubles.invocation import Hourglass, OwnLease, deadline_of, let_parts_take, let_pauses_pass
+from tests.doubles.invocation import DEADLINE, Hourglass, OwnLease, deadline_of, let_parts_take, let_pauses_pass
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def put(
 
 @pytest.fixture
 def registry(ecr_client: ECRClient) -> Registry:
-    return Registry(ecr_client)
+    return Registry(ecr_client, DEADLINE)
 
 
 def before_part(registry: Registry, monkeypatch: pytest.MonkeyPatch, first_byte: int, act: Callable[[], None]) -> None:
@@ -122,11 +122,11 @@ def test_the_blob_is_read_a_part_at_a_time(registry: Registry) -> None:
 
 
 def test_the_registry_id_is_given_only_when_set(ecr: EcrDouble, ecr_client: ECRClient) -> None:
-    put(Registry(ecr_client), blob(), DIGEST)
+    put(Registry(ecr_client, DEADLINE), blob(), DIGEST)
     assert all("registryId" not in call.members for call in ecr.calls)
 
     ecr.calls.clear()
-    put(Registry(ecr_client, "123456789012"), blob(b"other"), OTHER_DIGEST)
+    put(Registry(ecr_client, DEADLINE, "123456789012"), blob(b"other"), OTHER_DIGEST)
     assert len(ecr.calls) == 4
     assert all(call.members["registryId"] == "123456789012" for call in ecr.calls)
 

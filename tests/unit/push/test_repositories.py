@@ -13,6 +13,7 @@ from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.state.unfinished_repositories import UnfinishedRepositories
 from tests.doubles.dynamodb import DynamoDBDouble
 from tests.doubles.ecr import CREATION_TEMPLATE, LIFECYCLE_POLICY, REPOSITORY_POLICY, EcrDouble
+from tests.doubles.invocation import DEADLINE
 from tests.doubles.server import Fault
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def unfinished() -> Iterator[UnfinishedRepositories]:
 @pytest.fixture
 def invocation(ecr_client: ECRClient, unfinished: UnfinishedRepositories) -> Callable[..., Repositories]:
     """Makes the repositories of a new invocation."""
-    return lambda creates=True: Repositories(Registry(ecr_client), unfinished, creates=creates)
+    return lambda creates=True: Repositories(Registry(ecr_client, DEADLINE), unfinished, creates=creates)
 
 
 @pytest.fixture

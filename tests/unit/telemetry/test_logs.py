@@ -1,4 +1,4 @@
-"""What is left of the function's output behind Lambda's filter, at every level that the template offers."""
+"""The function's log lines, and what is left of them behind Lambda's filter at every level that the template offers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from local.invocation import put_event
+from s3_to_ecr.telemetry.logs import logger
 from tests.conftest import ROOT
 from tests.template.rendering import properties, read_template
 
@@ -83,3 +85,37 @@ def test_rejections_and_metrics_reach_cloudwatch_at_every_level(level: str) -> N
     assert [line["Rejected"] for line in lines if "_aws" in line] == [[1.0]]
     assert ("Ignored" in [line.get("message") for line in lines]) is (level == "INFO")
     assert all(RFC_3339.fullmatch(line["timestamp"]) for line in lines if "level" in line)
+
+
+Logs = Callable[[], list[dict[str, Any]]]
+
+MEGABYTE = "x" * 1024 * 1024
+
+
+def test_no_field_of_a_line_is_longer_than_the_longest_key(logs: Logs) -> None:
+    logger.info("Image pushed", key="k" * 1024, reason=MEGABYTE, tags=["latest"] * 100_000, few=["1.0", "2.0"])
+
+    [line] = logs()
+    assert line["key"] == "k" * 1024
+    assert line["few"] == ["1.0", "2.0"]
+    assert len(line["reason"]) == len(line["tags"]) == 1024
+    assert len(json.dumps(line)) < 4096
+
+
+def test_a_stack_trace_may_be_longer(logs: Logs) -> None:
+    try:
+        raise ValueError(MEGABYTE)
+    except ValueError:
+        logger.exception("Unexpected error, will be retried")
+
+    [line] = logs()
+    assert line["exception"].startswith("Traceback")
+    assert len(line["exception"]) == 16 * 1024
+    assert len(json.dumps(line)) < 40_000
+
+
+def test_half_a_character_is_logged_as_json_escapes_it(logs: Logs) -> None:
+    logger.info("Ignored", reason="half \ud83d", key="Käse ✨")
+
+    [line] = logs()
+    assert (line["reason"], line["key"]) == ("half \ud83d", "Käse ✨")
