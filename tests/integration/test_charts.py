@@ -30,7 +30,8 @@ description: Serves <everything>
 maintainers: [{name: A, email: a@example.com}, {name: B}]
 """
 CHART = images.helm_chart(CHART_YAML)
-PROVENANCE = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nfiles: {}\n"
+# Its digest comes before the chart's, so Helm makes it the first layer.
+PROVENANCE = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nfiles: {27}\n"
 KEY, PROVENANCE_KEY = "charts/any.tgz", "charts/any.tgz.prov"
 REPOSITORY, TAG = "charts/web", "1.2.3_build.5"
 CONFIG = (
@@ -70,6 +71,7 @@ def manifest(*layers: dict[str, Any]) -> str:
 
 CHART_LAYER = descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", CHART)
 PROVENANCE_LAYER = descriptor("application/vnd.cncf.helm.chart.provenance.v1.prov", PROVENANCE)
+assert PROVENANCE_LAYER["digest"] < CHART_LAYER["digest"]
 UNSIGNED, SIGNED = manifest(CHART_LAYER), manifest(CHART_LAYER, PROVENANCE_LAYER)
 
 
@@ -235,6 +237,8 @@ BAD: dict[str, tuple[bytes, type[S3ToEcrError], str]] = {
         errors.BrokenChart, "Helm's own limit"),
     "truncated": (CHART[:-3000], errors.BrokenArchive, "truncated"),
     "damaged": (CHART[:-8] + bytes(8), errors.BrokenArchive, "damaged"),
+    "large, and damaged at its end": (
+        images.helm_chart(CHART_YAML, {"large": bytes(300_000)})[:-8] + bytes(8), errors.BrokenArchive, "damaged"),
     "something behind it": (CHART + b"garbage", errors.BrokenArchive, "something else follows"),
 }  # fmt: skip
 
