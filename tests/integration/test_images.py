@@ -423,7 +423,7 @@ def test_an_image_whose_layers_take_all_the_time_makes_progress(
 def test_the_total_size_of_an_images_manifests_is_limited(
     handler: Function, s3_double: S3Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3_to_ecr.push.image._MOST_MANIFEST_BYTES", len(MULTI_ARCH.manifest) + 1)
+    monkeypatch.setattr("s3_to_ecr.images.manifests._MOST_BYTES", len(MULTI_ARCH.manifest) + 1)
 
     with pytest.raises(UnsupportedManifest, match="more than"):
         invoke(handler, put_all(s3_double, images.static_registry("1.0", MULTI_ARCH))[:1])
