@@ -231,6 +231,20 @@ def test_fifteen_indexes_of_absent_children_take_a_call_for_ten_of_them_once() -
     assert accounts.calls["UpdateItem"] == 0
 
 
+def test_indexes_that_share_absent_children_do_not_ask_for_them_without_end() -> None:
+    """Sixty of them once took 60,012 calls, and those again by each delivery."""
+    children = [digest(number) for number in range(1000)]
+    indexes = [named(*children, digest(5000 + number)) for number in range(60)]
+    files = {images.blob_path(images.digest_of(index)): index for index in indexes}
+    tags = tagged({f"v{number}": images.digest_of(index) for number, index in enumerate(indexes)})
+    accounts = Accounts(layout(files | {"index.json": tags}))
+
+    with pytest.raises(UnsupportedManifest, match="more than 5,000 manifests"):
+        accounts.put("app/index.json", Hourglass(FOREVER))
+
+    assert accounts.calls["BatchGetImage"] <= 20 + 20_000 / 10
+
+
 def test_a_bundle_of_three_hundred_images_of_four_platforms_is_pushed() -> None:
     bundle = {
         f"v{number}": images.index(*(images.image([b"%d" % number], architecture=f"a{n}") for n in range(4)))

@@ -24,9 +24,11 @@ MAX_MANIFEST_BYTES = 4_194_304
 # 500 layers with annotations has 1,000.
 _MOST_VALUES = 50_000
 
-# What the manifests of one object have in all, and how many others they name: see `Allowance`.
+# What the manifests of one object have in all, and how many others they name: see `Allowance`. Indexes that share
+# children ask ECR for each of them again and again, so the sum of what they name has a bound, too.
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_NAMED = 5_000
+_MOST_NAMINGS = 4 * _MOST_NAMED
 
 # Docker's annotation for an attestation in an index, which nothing runs.
 ATTESTATION = ("vnd.docker.reference.type", "attestation-manifest")
@@ -86,11 +88,16 @@ class Allowance:
         self._bytes = 0
         self._read: set[str] = set()
         self._named: set[str] = set()
+        self._namings = 0
 
     @property
     def is_exceeded(self) -> bool:
         """Whether the object has asked for more."""
-        return self._bytes > _MOST_BYTES or len(self._named) > _MOST_NAMED
+        return self._bytes > _MOST_BYTES or self._names_too_many
+
+    @property
+    def _names_too_many(self) -> bool:
+        return len(self._named) > _MOST_NAMED or self._namings > _MOST_NAMINGS
 
     def take(self, name: str, size: int) -> None:
         """Takes the `size` in bytes of the manifest or config of this name, once however often it is read.
@@ -108,7 +115,8 @@ class Allowance:
         self.take(expected.digest, len(content))
         manifest = parse_manifest(content, expected)
         self._named.update(child.digest for child in manifest.children)
-        if len(self._named) > _MOST_NAMED:
+        self._namings += len(manifest.children)
+        if self._names_too_many:
             raise UnsupportedManifest(f"the object's indexes name more than {_MOST_NAMED:,} manifests in all. {_SPLIT}")
         return manifest
 
