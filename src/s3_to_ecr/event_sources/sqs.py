@@ -150,7 +150,8 @@ class WorkQueue:
             self._clients.sqs.send_message(
                 QueueUrl=self._dead_letter_queue_url,
                 # Only a message made by hand is so long that it has to be cut, and it is of no use to redrive that.
-                MessageBody=_sendable(body).encode()[:room].decode(errors="ignore"),
+                # Neither is one that is empty, which SQS refuses.
+                MessageBody=_sendable(body).encode()[:room].decode(errors="ignore") or "(empty)",
                 MessageAttributes={
                     name: {"DataType": _STRING, "StringValue": text} for name, text in attributes.items()
                 },
