@@ -37,9 +37,9 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 
 # All layers together may take a seventh of the function's memory: 153 MB of 1,024 MiB. A layer of several parts takes
 # 32 MB: two parts of 14 MB in base64, one sent and one read, and 4 MB on their way between them. So there are four at
-# a time, which fill a function's network. The rest is for Python and the SDK (95 MB), sixteen small blobs of 1.4 MB, what
-# the allocator keeps, and the largest manifests or checkpoints of an archive (100 MB and more): 400 MB in all. With
-# eight layers at a time, 500 MB were measured.
+# a time, which fill a function's network. The rest is for Python and the SDK (95 MB), sixteen small blobs of 1.4 MB,
+# what the allocator keeps, and the largest manifests or checkpoints of an archive (100 MB and more): 400 MB in all.
+# With eight layers at a time, 500 MB were measured.
 _IMAGE_SHARE = 7
 _ON_THE_WAY_BYTES = 4_000_000
 _USUAL_PART_BYTES = 10 * 1024 * 1024
