@@ -185,6 +185,7 @@ def tgz(files: Files) -> bytes:
         images.tar({"chart/Chart.yaml": CHART_YAML.encode()}),
         gzip.compress(b"chart/Chart.yaml"),
     ],
+    ids=["layer", "subchart", "no folder", "two folders", "zstd", "plain tar", "no tar"],
 )
 def test_a_tgz_that_is_not_a_chart_stays_a_layer_and_is_read_once(
     content: bytes, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
