@@ -206,8 +206,8 @@ def test_the_largest_layers_go_first_as_many_as_the_memory_has_room_for(
     monkeypatch.setattr("s3_to_ecr.push.image_layers._USUAL_PART_BYTES", SMALL_PART)
     monkeypatch.setattr("s3_to_ecr.push.image_layers._SMALL_BYTES", 500)
     monkeypatch.setattr("s3_to_ecr.push.image_layers._ON_THE_WAY_BYTES", 0)
-    # Three layers of two parts fit into a quarter of this memory.
-    handler.configure(memory=4 * 3 * base64_bytes(2 * SMALL_PART))
+    # Three layers of two parts fit into a seventh of this memory.
+    handler.configure(memory=7 * 3 * base64_bytes(2 * SMALL_PART))
     sizes = [2, 9, 4, 7, 3, 8, 5, 6]
     built = images.image([bytes([size]) * size * SMALL_PART for size in sizes])
     running: list[int] = []
@@ -340,7 +340,7 @@ def test_pushing_many_images_stops_in_time_and_makes_progress(
             late += 1
         assert outcomes[-1].progressed
         assert invocation.seconds >= 1
-    assert late >= 2
+    assert late >= 1
 
 
 def test_only_looking_for_an_image_is_no_progress(

@@ -126,7 +126,11 @@ _Made = tuple[tuple[type[Exception], ...], Callable[[bool], Decoder]]
 
 
 def _gzip() -> _Made:
-    from zlib_ng import zlib_ng  # noqa: PLC0415 (see above)
+    zlib_ng: Any
+    try:
+        from zlib_ng import zlib_ng  # noqa: PLC0415 (see above)
+    except ImportError:  # a build for another processor, as in `sam local` on x86_64
+        import zlib as zlib_ng  # noqa: PLC0415
 
     error: Any = zlib_ng.error  # zlib-ng's stubs call the class an instance, and leave out `copy`
     return (error,), lambda _: GzipDecoder(zlib_ng.decompressobj(wbits=31))
