@@ -33,16 +33,12 @@ from s3_to_ecr.s3_objects import OtherEvent, S3Object
 from s3_to_ecr.settings import Settings
 from s3_to_ecr.state.waiting_images import WaitingImages
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context
-from s3_to_ecr.telemetry.outcome_events import OutcomeEvents
+from s3_to_ecr.telemetry.outcome_events import MOST_ENTRIES, OutcomeEvents
 from s3_to_ecr.telemetry.outcomes import Outcomes
 from s3_to_ecr.text import readable
 
 # If several waiting images fail, one that is only out of time says when to try again.
 _RANKING = (OutOfTime, RetryLater)
-
-# Events about images that waited are sent together, as many as a call of PutEvents takes. What is left to do at the
-# deadline is then little.
-_ANNOUNCED_AT_ONCE = 10
 
 
 class Dispatcher:
@@ -205,7 +201,8 @@ class Dispatcher:
                 if not isinstance(outcome, S3ToEcrError):
                     completed.append(outcome)
                 ended.append(Attempt(S3Object(bucket, key), outcome, time.monotonic() - started))
-            if len(ended) == _ANNOUNCED_AT_ONCE:
+            # As many as one call takes, so that little is left to do at the deadline.
+            if len(ended) == MOST_ENTRIES:
                 retried += self._announce(ended, bucket, arrived_key)
                 ended = []
         retried += self._announce(ended, bucket, arrived_key)

@@ -177,19 +177,22 @@ def _parse_condition(expression: str) -> _Condition:
 
 
 def _any(tokens: _Tokens) -> _Condition:
-    either = [_all(tokens)]
-    while tokens.next == "OR":
-        tokens.take()
-        either.append(_all(tokens))
-    return lambda item, terms: any(condition(item, terms) for condition in either)
+    return _joined(tokens, "OR", _all, any)
 
 
 def _all(tokens: _Tokens) -> _Condition:
-    both = [_term(tokens)]
-    while tokens.next == "AND":
+    return _joined(tokens, "AND", _term, all)
+
+
+def _joined(
+    tokens: _Tokens, word: str, part: Callable[[_Tokens], _Condition], holds: Callable[[Iterator[bool]], bool]
+) -> _Condition:
+    """One or more conditions with the word between them."""
+    conditions = [part(tokens)]
+    while tokens.next == word:
         tokens.take()
-        both.append(_term(tokens))
-    return lambda item, terms: all(condition(item, terms) for condition in both)
+        conditions.append(part(tokens))
+    return lambda item, terms: holds(condition(item, terms) for condition in conditions)
 
 
 def _term(tokens: _Tokens) -> _Condition:

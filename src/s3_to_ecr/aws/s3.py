@@ -111,9 +111,14 @@ class ObjectRange:
             return head["LastModified"] if head["VersionId"] == self.version_id else None
         return head["LastModified"] if head["ETag"].strip('"') == self.etag else None
 
+    def start(self, length: int) -> bytes:
+        """The first `length` bytes, or fewer at the end."""
+        length = min(length, self.size)
+        return b"".join(self.read(0, length)) if length else b""
+
     def read_all(self) -> bytes:
         """All of the bytes. The caller knows that they are few."""
-        return b"".join(self.read(0, self.size)) if self.size else b""
+        return self.start(self.size)
 
     def read(self, first: int, length: int) -> Generator[bytes]:
         """Exactly `length` bytes from byte `first` of the range on, in chunks of any size.

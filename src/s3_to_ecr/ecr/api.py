@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from botocore.exceptions import ClientError
 
 from s3_to_ecr.aws.sdk_errors import Codes, translated
-from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.completion import COMPLETION_HANDLERS
 from s3_to_ecr.ecr.creation_templates import CreationTemplate, parse_template
 from s3_to_ecr.ecr.layer_part import PART_HANDLERS, LayerPart

@@ -20,13 +20,13 @@ from typing import Any
 
 from s3_to_ecr.aws.s3 import ObjectRange, ObjectReader
 from s3_to_ecr.blobs import Blob, MadeBlob, digest_by_reading
-from s3_to_ecr.errors import BrokenArchive, BrokenChart
+from s3_to_ecr.errors import BrokenChart
 from s3_to_ecr.images.compression import MAGIC_BYTES, Codec, codec_of
 from s3_to_ecr.images.helm_yaml import MAX_YAML_BYTES, Value, as_text, read_yaml
 from s3_to_ecr.images.manifests import digest_of
 from s3_to_ecr.images.model import Image, PushRequest
 from s3_to_ecr.images.references import Reference
-from s3_to_ecr.images.tar_headers import read_headers
+from s3_to_ecr.images.tar_headers import headers_at_start, read_headers
 from s3_to_ecr.images.unpacked import Unpacked
 from s3_to_ecr.media_types import OCI_MANIFEST
 
@@ -111,8 +111,8 @@ class Chart:
 
 def may_hold_chart(start: bytes) -> bool:
     """Whether an object that begins like this is a chart: a tar in gzip, with `Chart.yaml` in its only folder."""
-    codec = codec_of(start)
-    return codec is not None and codec.name == "gzip" and _begins_with_chart(codec.start(start, _START_BYTES))
+    codec = _gzip(start)
+    return codec is not None and _begins_with_chart(codec.start(start, _START_BYTES))
 
 
 def chart_in(
@@ -122,7 +122,7 @@ def chart_in(
 
     Raises `BrokenChart` if Helm would not take it, and `BrokenArchive` if it is damaged.
     """
-    codec = _codec(blob)
+    codec = _gzip(blob.start(MAGIC_BYTES))
     if codec is None:
         return None
     unpacked = Unpacked(blob, codec, reader.deadline, reader.memory)
@@ -131,8 +131,9 @@ def chart_in(
     chart = read_chart(unpacked.at)
     unpacked.finish()
     provenance = find_provenance()
-    made = MadeBlob(blob, chart.config)
-    config = _descriptor(_CONFIG_TYPE, digest_of(chart.config), made)
+    content = chart.config
+    made = MadeBlob(blob, content)
+    config = _descriptor(_CONFIG_TYPE, digest_of(content), made)
     blobs: dict[str, Blob] = {config["digest"]: made}
     layers = []
     for media_type, layer in ((_CHART_TYPE, blob), (_PROVENANCE_TYPE, provenance)):
@@ -187,8 +188,8 @@ class _ChartSource:
         return self._blobs[digest]
 
 
-def _codec(blob: ObjectRange) -> Codec | None:
-    start = b"".join(blob.read(0, min(blob.size, MAGIC_BYTES))) if blob.size else b""
+def _gzip(start: bytes) -> Codec | None:
+    """How to decode gzip, if it is gzip that begins like this."""
     codec = codec_of(start)
     return codec if codec and codec.name == "gzip" else None
 
@@ -196,16 +197,13 @@ def _codec(blob: ObjectRange) -> Codec | None:
 def _begins_with_chart(start: bytes) -> bool:
     """Whether a tar archive that begins like this has a `Chart.yaml` in its first folder, before any other folder."""
     first = None
-    try:
-        for header in read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
-            folder, _, path = _path(header.name).partition("/")
-            first = first or folder
-            if folder != first:
-                return False
-            if path == _CHART and header.isreg():
-                return True
-    except BrokenArchive:
-        pass  # the start ends here, or it is not a tar archive
+    for header in headers_at_start(start):
+        folder, _, path = _path(header.name).partition("/")
+        first = first or folder
+        if folder != first:
+            return False
+        if path == _CHART and header.isreg():
+            return True
     return False
 
 

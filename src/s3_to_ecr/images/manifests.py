@@ -24,6 +24,9 @@ MAX_MANIFEST_BYTES = 4_194_304
 # 500 layers with annotations has 1,000.
 _MOST_VALUES = 50_000
 
+# An index of indexes of indexes is the deepest ever seen in practice.
+MOST_LEVELS = 16
+
 # What the manifests of one object have in all, and how many others they name: see `Allowance`. Indexes that share
 # children ask ECR for each of them again and again, so the sum of what they name has a bound, too.
 _MOST_BYTES = 64 * 1024 * 1024

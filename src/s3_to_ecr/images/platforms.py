@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, BrokenManifest, UnsupportedManifest
-from s3_to_ecr.images.manifests import ATTESTATION, Allowance, Descriptor, Manifest
+from s3_to_ecr.images.manifests import ATTESTATION, MOST_LEVELS, Allowance, Descriptor, Manifest
 from s3_to_ecr.images.model import Image, Source, each_once
 from s3_to_ecr.media_types import INDEX_TYPES
 
@@ -24,8 +24,6 @@ SAVE_AGAIN = (
 
 # The platform of an attestation, too.
 _UNKNOWN = "unknown/unknown"
-
-_MOST_LEVELS = 16
 
 
 def what_is_there(images: Iterable[Image], source: Source, deadline: Deadline) -> tuple[Image, ...]:
@@ -74,7 +72,7 @@ class _Content:
     def _is_complete(self, descriptor: Descriptor, level: int = 1) -> bool:
         """Whether the manifest and all that it names are there."""
         if descriptor.digest not in self._complete:
-            there = self._source.has(descriptor.digest) and level < _MOST_LEVELS
+            there = self._source.has(descriptor.digest) and level < MOST_LEVELS
             self._complete[descriptor.digest] = there and self._names_what_is_there(descriptor, level)
         return self._complete[descriptor.digest]
 

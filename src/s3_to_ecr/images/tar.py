@@ -21,7 +21,7 @@ from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.errors import BrokenArchive, UnsupportedArchive
 from s3_to_ecr.images.compression import MAGIC_BYTES, codec_of, needs_dictionary
 from s3_to_ecr.images.manifests import HEX
-from s3_to_ecr.images.tar_headers import LAYER_INSTEAD, read_headers
+from s3_to_ecr.images.tar_headers import LAYER_INSTEAD, headers_at_start, read_headers
 from s3_to_ecr.images.unpacked import Unpacked
 
 # How much is fetched at a time: a header and what follows it. `docker save` writes small files between the layers.
@@ -147,14 +147,11 @@ def may_hold_images(start: bytes) -> bool:
         if codec := codec_of(start):
             start = codec.start(start, _START_BYTES)
     kind = _Kind()
-    try:
-        for header in read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize):
-            if kind.is_a_layer(header):
-                return False
-            if kind.is_probable:
-                return True
-    except BrokenArchive:
-        pass  # the start ends here, or it is not a tar archive
+    for header in headers_at_start(start):
+        if kind.is_a_layer(header):
+            return False
+        if kind.is_probable:
+            return True
     return False
 
 

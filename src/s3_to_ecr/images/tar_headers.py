@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from s3_to_ecr.errors import BrokenArchive
 
@@ -60,6 +62,12 @@ def read_headers(at: Callable[[int, int], bytes], size: int) -> Iterator[tarfile
                 )
             yield header
         offset = header.offset_data + -(-length // _BLOCK) * _BLOCK
+
+
+def headers_at_start(start: bytes) -> Iterator[tarfile.TarInfo]:
+    """The headers in the first bytes of what may be a tar archive, as far as they can be read."""
+    with suppress(BrokenArchive):  # the start ends, or it is not a tar archive
+        yield from read_headers(lambda offset, length: start[offset : offset + length], sys.maxsize)
 
 
 def _extend(header: tarfile.TarInfo, extended: dict[str, str]) -> int:

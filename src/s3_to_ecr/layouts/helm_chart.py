@@ -64,7 +64,7 @@ class Provenance:
     def find(self, reader: ObjectReader, target: S3Object) -> PushRequest | Ignore | None:
         """The chart with this provenance; `None` if this is none, or if there is no chart beside it."""
         provenance = reader.open(target)
-        if not provenance.size or not self.is_likely(b"".join(provenance.read(0, min(provenance.size, len(_SIGNED))))):
+        if not self.is_likely(provenance.start(len(_SIGNED))):
             return None
         try:
             chart = reader.open_current(target.bucket, target.key.removesuffix(_PROVENANCE))

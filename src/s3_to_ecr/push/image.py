@@ -33,7 +33,7 @@ from s3_to_ecr.errors import (
     combined,
 )
 from s3_to_ecr.images.destination import Destination
-from s3_to_ecr.images.manifests import Descriptor, Manifest
+from s3_to_ecr.images.manifests import MOST_LEVELS, Descriptor, Manifest
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads
@@ -44,9 +44,6 @@ from s3_to_ecr.state.leases import Leases
 from s3_to_ecr.state.tag_writes import TagWrites
 from s3_to_ecr.telemetry.logs import log_with, logger, object_context
 from s3_to_ecr.telemetry.outcomes import Outcomes
-
-# An index of indexes of indexes is the deepest ever seen in practice.
-_MOST_LEVELS = 16
 
 # The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
 _MOST_BLOBS = 10_000
@@ -237,7 +234,7 @@ class ImagePusher:
         found: dict[str, Manifest] = {}
         blobs: set[str] = set()
         level = [root]
-        for _ in range(_MOST_LEVELS):
+        for _ in range(MOST_LEVELS):
             named: dict[str, Descriptor] = {}
             subjects: dict[str, Descriptor] = {}
             for descriptor in level:
@@ -261,7 +258,7 @@ class ImagePusher:
                     level.append(about)
             if not level:
                 return _children_first(found)
-        raise UnsupportedManifest(f"the manifests from {root.digest} on have more than {_MOST_LEVELS} levels.")
+        raise UnsupportedManifest(f"the manifests from {root.digest} on have more than {MOST_LEVELS} levels.")
 
     def _put_tagged(self, manifest: Manifest, tags: list[str], document: ObjectRange, repository: str) -> list[str]:
         """Puts the image under its tags. Returns the tags that it did not move: a later write has set them."""

@@ -27,7 +27,7 @@ MIRRORED = "Object Mirrored"
 REJECTED = "Object Rejected"
 
 # What EventBridge takes in one call. An event must be smaller than 256 KB with the envelope that EventBridge adds.
-_MOST_ENTRIES = 10
+MOST_ENTRIES = 10
 _MOST_BYTES = 240 * 1024
 
 # EventBridge may refuse some events of a call, which the SDK does not retry. These are the waits before the next tries.
@@ -159,7 +159,7 @@ def _batches(entries: dict[int, _Entry]) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for number, entry in entries.items():
-        if batch and (len(batch) == _MOST_ENTRIES or size + _size(entry) > _MOST_BYTES):
+        if batch and (len(batch) == MOST_ENTRIES or size + _size(entry) > _MOST_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(number)
