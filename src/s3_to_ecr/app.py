@@ -16,6 +16,7 @@ from s3_to_ecr.event_sources import batch_operations, notifications
 from s3_to_ecr.event_sources.sqs import WorkQueue
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.image_manifests import ImageManifests
 from s3_to_ecr.push.layer import LayerPusher
 from s3_to_ecr.push.layer_upload import LayerUploader
 from s3_to_ecr.push.repositories import Repositories
@@ -65,13 +66,13 @@ class App:
         repositories = Repositories(registry, unfinished, creates=settings.create_repositories)
         leases = Leases(clients.dynamodb, settings.state_table, self._clock)
         completed = CompletedWrites(clients.dynamodb, settings.state_table)
+        tag_writes = TagWrites(clients.dynamodb, settings.state_table)
         uploader = LayerUploader(registry, deadline, outcomes)
         layers = LayerPusher(repositories, uploader, leases, completed, settings.memory)
         images = ImagePusher(
             repositories=repositories,
             layers=ImageLayers(registry, layers, deadline, outcomes, settings.memory),
-            leases=leases,
-            tag_writes=TagWrites(clients.dynamodb, settings.state_table),
+            manifests=ImageManifests(registry, leases, tag_writes, deadline, outcomes),
             deadline=deadline,
             outcomes=outcomes,
         )

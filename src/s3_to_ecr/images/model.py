@@ -9,7 +9,7 @@ from typing import Protocol
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.errors import UnsupportedManifest
-from s3_to_ecr.images.manifests import Allowance
+from s3_to_ecr.images.manifests import Allowance, Descriptor, Manifest
 from s3_to_ecr.images.references import Reference
 
 # What one object may ask for. Each is a call of PutImage, of which ECR takes ten a second for the whole account.
@@ -93,6 +93,10 @@ class PushRequest:
         A folder has one `index.json`, but the archives of many builds may each hold the tag `latest`.
         """
         return self.archive_name is not None
+
+    def manifest(self, descriptor: Descriptor) -> Manifest:
+        """Reads a manifest that the images need. Raises `UnsupportedManifest` if the allowance is exceeded."""
+        return self.allowance.parsed(self.source.manifest(descriptor.digest), descriptor)
 
     def with_default_tag(self) -> PushRequest:
         """The same request. But if an archive's only image has no tag, the archive's name is its tag."""
