@@ -17,6 +17,9 @@ from operate.build import build, run
 from operate.parameters import Problems, override, read, template_parameters
 from operate.stacks import Deployed
 
+# What ECR's quotas carry: docs/concurrency.md.
+_RESERVED = 15
+
 # Lambda leaves so much of an account's concurrency to the functions that reserve nothing.
 _KEPT_UNRESERVED: Final = 100
 
@@ -57,11 +60,13 @@ def complete(
     overrides = {"Architecture": before.get("Architecture", defaults["Architecture"]), **given}
     notes = []
     if not deployed and "ReservedConcurrency" not in given:
-        wanted = int(defaults["ReservedConcurrency"])
-        if (free := reservable(session)) is not None and free < wanted:
-            overrides["ReservedConcurrency"] = "0"
+        free = reservable(session)
+        if free is not None and free >= _RESERVED:
+            overrides["ReservedConcurrency"] = str(_RESERVED)
+        else:
+            why = "You may not ask how much" if free is None else f"This account has no {_RESERVED}"
             notes.append(
-                f"This account has no {wanted} of Lambda's concurrency to reserve, so ReservedConcurrency is 0. "
+                f"{why} of Lambda's concurrency to reserve, so ReservedConcurrency is 0. "
                 "Limit backfills yourself: docs/concurrency.md"
             )
     if "RunbookUrl" not in given and not before.get("RunbookUrl") and (url := runbook_url()):
@@ -79,7 +84,7 @@ def reservable(session: boto3.Session) -> int | None:
     try:
         limit = functions.get_account_settings()["AccountLimit"]
     except ClientError:
-        return None  # then CloudFormation says whether there is enough
+        return None
     return max(0, int(limit["UnreservedConcurrentExecutions"]) - _KEPT_UNRESERVED)
 
 

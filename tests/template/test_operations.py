@@ -167,7 +167,7 @@ def test_the_dashboard_lists_the_last_rejections_with_their_reasons(source: Temp
     assert (log["view"], log["region"]) == ("table", "AWS::Region")
 
 
-@pytest.mark.parametrize("parameters", [{}, {"ReservedConcurrency": "0"}])
+@pytest.mark.parametrize("parameters", [{}, {"ReservedConcurrency": "15"}])
 def test_the_dashboard_shows_metrics_of_the_function_and_of_aws(source: Template, parameters: dict[str, str]) -> None:
     widgets = dashboard(source, **parameters)["widgets"]
     metrics = {metric for widget in widgets if widget["type"] == "metric" for metric in shown(widget)}
@@ -202,12 +202,12 @@ def test_the_dashboards_widgets_fit_the_grid_and_name_the_region(source: Templat
 def test_metrics_are_shown_against_their_limits(source: Template, resources: dict[str, Any]) -> None:
     lines = {
         widget["properties"]["title"]: [line["value"] for line in widget["properties"]["annotations"]["horizontal"]]
-        for widget in dashboard(source)["widgets"]
+        for widget in dashboard(source, ReservedConcurrency="15")["widgets"]
         if "annotations" in widget["properties"]
     }
 
     assert lines["Duration, milliseconds"] == [properties(resources, "Function")["Timeout"] * 1000]
-    assert lines["Concurrency"] == [source["Parameters"]["ReservedConcurrency"]["Default"]]
+    assert lines["Concurrency"] == ["15"]
     assert lines["Age of the oldest message, seconds"] == [properties(resources, "OldestMessageAlarm")["Threshold"]]
     assert lines["Deliveries of a message that is put back"] == [properties(resources, "RetriesAlarm")["Threshold"]]
 

@@ -249,7 +249,7 @@ def combinations() -> list[Any]:
             "SigningProfile": SIGNING_PROFILE,
             "RegistryStorage": "false",
             "OutcomeBus": "default",
-            "ReservedConcurrency": "0",
+            "ReservedConcurrency": "15",
             "Architecture": "x86_64",
         },
     ]

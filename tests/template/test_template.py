@@ -307,15 +307,16 @@ def test_a_backfill_may_invoke_the_function_list_the_bucket_and_write_its_report
     }
 
 
-def test_backfills_and_the_queue_share_a_concurrency_limit(source: Template, resources: dict[str, Any]) -> None:
-    reserved = properties(resources, "Function")["ReservedConcurrentExecutions"]
-    parameters = source["Parameters"]
+def test_backfills_and_the_queue_share_a_concurrency_limit(source: Template) -> None:
+    limited = properties(deployed(source, ReservedConcurrency="15"), "Function")
 
-    assert reserved == {"Ref": "ReservedConcurrency"}
-    unreserved = properties(deployed(source, ReservedConcurrency="0"), "Function")
-    assert "ReservedConcurrentExecutions" not in unreserved
+    assert limited["ReservedConcurrentExecutions"] == {"Ref": "ReservedConcurrency"}
     # Lambda polls messages for the queue's maximum concurrency, and these must not be throttled.
-    assert parameters["MaximumConcurrency"]["Default"] < parameters["ReservedConcurrency"]["Default"]
+    assert source["Parameters"]["MaximumConcurrency"]["Default"] < 15
+
+
+def test_by_default_nothing_is_reserved_because_new_accounts_cannot(resources: dict[str, Any]) -> None:
+    assert "ReservedConcurrentExecutions" not in properties(resources, "Function")
 
 
 def command(source: Template, output: str) -> list[str]:

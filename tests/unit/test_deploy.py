@@ -165,14 +165,14 @@ def test_a_given_architecture_replaces_the_deployed_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unreserved", "reserves"), [(10, False), (50, False), (114, False), (115, True), (1000, True), (None, True)]
+    ("unreserved", "reserves"), [(10, False), (50, False), (114, False), (115, True), (1000, True), (None, False)]
 )
 def test_the_first_deployment_reserves_only_what_the_account_has_to_spare(
     unreserved: int | None, reserves: bool
 ) -> None:
     overrides, notes = complete({"RepositoryPrefix": "mirror/"}, account=Account(unreserved))
 
-    assert overrides.get("ReservedConcurrency") == (None if reserves else "0")
+    assert overrides.get("ReservedConcurrency") == ("15" if reserves else None)  # the template's default is 0
     assert [note for note in notes if "ReservedConcurrency is 0" in note] == notes
     assert bool(notes) is not reserves
 
