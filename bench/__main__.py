@@ -34,6 +34,9 @@ def run(rounds: int, size: int, large: int, archive: int, longest: int) -> Resul
         _check(results, servers)
         _throughput(results, servers)
         _memory(results, servers, large)
+    with running(tls=True) as servers:
+        _check(results, servers)
+        _tls(results, servers)
     with running(first_byte_seconds=report.FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS) as servers:
         _delays(results, servers)
     _images(results)
@@ -63,6 +66,20 @@ def _throughput(results: Results, servers: Servers) -> None:
     found = measure.interleaved(results.rounds, runs)
     results.throughput = {run: measure.median(transfers) for run, transfers in found.items()}
     results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
+
+
+def _tls(results: Results, servers: Servers) -> None:
+    runs: dict[str, Callable[[], Measure]] = {
+        contestant: partial(measure.transfer, contestant, servers, results.size, known=True)
+        for contestant, known in RUNS
+        if known
+    }
+    if results.skopeo_version:
+        runs["skopeo"] = partial(measure.skopeo, servers, results.size)
+    say(f"TLS: {results.rounds} rounds of {len(runs)} contestants")
+    found = measure.interleaved(results.rounds, runs)
+    results.tls = {run: measure.median(transfers) for run, transfers in found.items()}
+    results.note_peaks(found["s3-to-ecr"])
 
 
 def _memory(results: Results, servers: Servers, large: int) -> None:
@@ -96,8 +113,9 @@ def _images(results: Results) -> None:
         for name, case in results.image_cases.items():
             path = Path(folder, f"{name}.json")
             path.write_text(json.dumps(images.objects(case)))
-            delays = {"first_byte_seconds": report.IMAGE_FIRST_BYTE_SECONDS, "part_seconds": report.PART_SECONDS}
-            servers = stack.enter_context(running(**delays, file=path))
+            servers = stack.enter_context(
+                running(first_byte_seconds=report.IMAGE_FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS, file=path)
+            )
             runs[name] = partial(measure.pushed_images, servers, path)
         found = measure.interleaved(results.few_rounds, runs)
     results.images = {name: measure.median(costs) for name, costs in found.items()}
@@ -148,14 +166,21 @@ def main() -> None:
     parser.add_argument("--image-layer-mib", type=int, default=60, help="the longest layer of an image, in MiB")
     parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="the folder for the results")
-    parser.add_argument("--cold-start", action="store_true", help="measure only this, and print it")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--cold-start", action="store_true", help="measure only cold starts, and print them")
+    only.add_argument("--tls", action="store_true", help="measure only transfers over TLS, and print them")
     arguments = parser.parse_args()
     if not sys.platform.startswith("linux"):
         parser.error("the benchmarks need Linux, because they read /proc")
-    if arguments.cold_start:
-        only = Results(0, arguments.rounds, 0, None)
-        _cold_starts(only)
-        print(report.cold_start(only))
+    if arguments.cold_start or arguments.tls:
+        results = Results(arguments.mib * MIB, arguments.rounds, 0, measure.skopeo_version())
+        if arguments.cold_start:
+            _cold_starts(results)
+            print(report.cold_start(results))
+        else:
+            with running(tls=True) as servers:
+                _tls(results, servers)
+            print(report.tls(results))
         return
     sizes = [arguments.mib, arguments.large_mib, arguments.archive_mib, arguments.image_layer_mib]
     results = run(arguments.rounds, *(mib * MIB for mib in sizes))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -142,8 +143,12 @@ def floor(task: Task) -> Callable[[], str]:
 
 
 def _connected(url: str) -> socket.socket:
-    peer = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port or 80))
+    at = urlsplit(url)
+    peer = socket.create_connection((at.hostname, at.port or 80))
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if at.scheme == "https":
+        trusted = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
+        return trusted.wrap_socket(peer, server_hostname=at.hostname)
     return peer
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from bench.contestants import Measure, Task, peak_bytes
 from bench.servers import ROOT, Servers
@@ -76,7 +77,8 @@ def transfer(contestant: str, servers: Servers, size: int, *, known: bool, folde
     """One transfer by a contestant. In the folder `VERIFIED` the sink checks every byte."""
     task = Task(servers.source, servers.sink, folder, size, digest_of(size), known)
     # Standard output has only the contestant's log.
-    done = python("-m", "bench.contestants", contestant, json.dumps(asdict(task)))
+    trusted = {"AWS_CA_BUNDLE": str(servers.trusted)} if servers.trusted else {}
+    done = python("-m", "bench.contestants", contestant, json.dumps(asdict(task)), **trusted)
     return Measure(**json.loads(done.stderr.splitlines()[-1]))
 
 
@@ -94,12 +96,12 @@ def pushed_images(servers: Servers, path: Path) -> Measure:
 
 def skopeo_archive(servers: Servers, path: Path) -> Measure:
     """`skopeo copy --preserve-digests` of an image archive to a registry, which takes its layers as they are."""
-    return _skopeo(f"docker-archive:{path}", f"docker://{servers.sink.removeprefix('http://')}/{FOLDER}archive:latest")
+    return _skopeo(f"docker-archive:{path}", f"docker://{urlsplit(servers.sink).netloc}/{FOLDER}archive:latest")
 
 
 def skopeo(servers: Servers, size: int, folder: str = FOLDER) -> Measure:
     """`skopeo copy --preserve-digests` of an image with that one layer, from registry to registry."""
-    images = [f"docker://{url.removeprefix('http://')}/{folder}{size}:latest" for url in (servers.source, servers.sink)]
+    images = [f"docker://{urlsplit(url).netloc}/{folder}{size}:latest" for url in (servers.source, servers.sink)]
     return _skopeo(*images)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ NETWORK_BYTES_PER_SECOND = 75_000_000
 # The project's goals.
 MOST_OF_PLAIN = 1 / 4
 MOST_OF_FLOOR = 2.0
+MOST_OF_TLS_FLOOR = 1.10
 MOST_OF_BOUND = 1.05
 MOST_BYTES = 160_000_000
 MOST_GROWTH = 1.05
@@ -52,6 +54,7 @@ class Results:
     archive_size: int
     skopeo_version: str | None
     throughput: dict[tuple[str, bool], Measure] = field(default_factory=dict)
+    tls: dict[str, Measure] = field(default_factory=dict)  # digest known
     memory: dict[tuple[int, bool], Measure] = field(default_factory=dict)
     delayed: dict[tuple[str, bool], Measure] = field(default_factory=dict)
     image_cases: dict[str, Case] = field(default_factory=dict)
@@ -86,21 +89,24 @@ class Results:
         """The cold start, relative to that of boto3 with three clients."""
         return self.cold_starts[name, compiled] / self.cold_starts["boto3", compiled]
 
+    def of_tls_floor(self, name: str) -> float:
+        """CPU over TLS, relative to the floor over TLS."""
+        return self.tls[name].cpu_seconds / self.tls["floor"].cpu_seconds
+
     def cpu_per_gib(self, name: str, *, known: bool = True) -> float:
         """CPU seconds per GiB."""
         return self.throughput[name, known].cpu_seconds * GIB / self.size
 
-    def figures(self, name: str, *, known: bool) -> tuple[str, str, str]:
+    def figures(self, measured: Measure) -> tuple[str, str, str]:
         """CPU and wall seconds per GiB and the peak in MB, formatted."""
-        measured = self.throughput[name, known]
-        wall = measured.wall_seconds * GIB / self.size
-        return f"{self.cpu_per_gib(name, known=known):.2f}", f"{wall:.2f}", f"{measured.peak_bytes / 1e6:.0f}"
+        cpu, wall = (seconds * GIB / self.size for seconds in (measured.cpu_seconds, measured.wall_seconds))
+        return f"{cpu:.2f}", f"{wall:.2f}", f"{measured.peak_bytes / 1e6:.0f}"
 
 
 def markdown(results: Results, history: str) -> str:
     """The text of RESULTS.md, with the section about earlier versions."""
-    sections = [_head(results), _goals(results), _throughput(results), _delayed(results), _memory(results)]
-    sections += [_images(results), _archives(results), cold_start(results), _calls(results)]
+    sections = [_head(results), _goals(results), _throughput(results), tls(results), _delayed(results)]
+    sections += [_memory(results), _images(results), _archives(results), cold_start(results), _calls(results)]
     sections += [_skopeo(results), history]
     return "\n\n".join(sections) + "\n"
 
@@ -140,6 +146,12 @@ def _goals(results: Results) -> str:
     goals = [
         ("CPU relative to the plain loop, digest known", cpu / results.cpu_per_gib("plain"), MOST_OF_PLAIN, ".2f"),
         ("CPU relative to the floor, digest known", cpu / results.cpu_per_gib("floor"), MOST_OF_FLOOR, ".2f"),
+        (
+            "CPU over TLS relative to its floor, digest known",
+            results.of_tls_floor("s3-to-ecr"),
+            MOST_OF_TLS_FLOOR,
+            ".2f",
+        ),
         ("Wall time with delays, relative to the bound", results.longest_wait, MOST_OF_BOUND, ".3f"),
         ("Peak memory of all transfers, MB", results.highest_peak / 1e6, MOST_BYTES / 1e6, ".0f"),
         (f"Peak memory for {_size(largest)}, relative to {_size(smallest)}", growth, MOST_GROWTH, ".3f"),
@@ -167,11 +179,24 @@ Seconds per GiB, from the first call to the last, without delays. Medians of {re
         rows = []
         for (name, is_known), measured in results.throughput.items():
             if is_known == known and name != "skopeo":
-                cpu, wall, peak = results.figures(name, known=known)
+                cpu, wall, peak = results.figures(measured)
                 rows.append((NAMES[name], cpu, f"{measured.cpu_seconds / floor.cpu_seconds:.2f}", wall, peak))
         title = "Digest known from the key, verified by ECR" if known else "Digest computed during the transfer"
         text += f"\n\n{title}:\n\n" + table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
     return text
+
+
+def tls(results: Results) -> str:
+    """The section about transfers over TLS."""
+    rows = []
+    for name, measured in results.tls.items():
+        cpu, wall, peak = results.figures(measured)
+        rows.append((NAMES[name], cpu, f"{results.of_tls_floor(name):.2f}", wall, peak))
+    text = f"""## TLS
+
+The same over HTTPS on both sides, as with AWS: {ssl.OPENSSL_VERSION}, TLS 1.3. Digest known. Seconds per GiB, medians
+of {results.rounds} rounds. The servers encrypt and decrypt on the same machine, which the wall time shows."""
+    return f"{text}\n\n" + table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
 
 
 def _delayed(results: Results) -> str:
@@ -338,9 +363,9 @@ def _skopeo(results: Results) -> str:
     if not results.skopeo_version:
         return "## skopeo\n\nskopeo was not installed."
     rows = [
-        (NAMES["s3-to-ecr"], *results.figures("s3-to-ecr", known=True)),
-        (f"{NAMES['s3-to-ecr']}, digest computed", *results.figures("s3-to-ecr", known=False)),
-        (NAMES["skopeo"], *results.figures("skopeo", known=True)),
+        (NAMES["s3-to-ecr"], *results.figures(results.throughput["s3-to-ecr", True])),
+        (f"{NAMES['s3-to-ecr']}, digest computed", *results.figures(results.throughput["s3-to-ecr", False])),
+        (NAMES["skopeo"], *results.figures(results.throughput["skopeo", True])),
     ]
     text = f"""## skopeo
 

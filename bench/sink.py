@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pybase64
 
-from bench.wire import Answer, Connection, Request, serve
+from bench.wire import Answer, Connection, Request, options, serve
 
 PART_SIZE = 10_485_760
 # Layers for repositories in this folder are decoded and hashed. Elsewhere only the parts' offsets and sizes are
@@ -125,4 +124,5 @@ def _member(text: bytearray, pattern: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(Sink(part_seconds=float(sys.argv[1])).answer, None)
+    chosen = options()
+    serve(Sink(part_seconds=chosen.seconds).answer, None, chosen.certificate)

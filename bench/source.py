@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote
 
-from bench.wire import Answer, Connection, Content, FileContent, Request, digest_of, serve, sha256_of
+from bench.wire import Answer, Connection, Content, FileContent, Request, digest_of, options, serve, sha256_of
 
 ETAG = "0123456789abcdef0123456789abcdef"
 
@@ -94,5 +93,6 @@ def image_of(size: int) -> tuple[bytes, bytes]:
 
 
 if __name__ == "__main__":
-    served = Source(float(sys.argv[1]), *map(Path, sys.argv[2:]))
-    serve(served.answer, served.content)
+    chosen = options()
+    served = Source(chosen.seconds, chosen.file)
+    serve(served.answer, served.content, chosen.certificate)

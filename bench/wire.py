@@ -1,13 +1,15 @@
-"""HTTP at C speed, with `sendfile` and `recv_into`, so that the servers are never the bottleneck."""
+"""HTTP at C speed, so that the servers are never the bottleneck: `sendfile` and `recv_into`, but over TLS."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
 import os
 import random
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from local.certificate import Certificate
 
 # Content repeats a block whose length shares no factor with the part size, so no two parts are alike.
 _BLOCK_BYTES = 33_554_467
@@ -104,12 +108,13 @@ class Connection:
         return body
 
     def skip(self, length: int) -> None:
-        """Skips the next bytes of a body. The kernel drops them, which costs less than copying them."""
+        """Skips the next bytes of a body. Without TLS the kernel drops them, which costs less than copying them."""
+        flags = 0 if isinstance(self._peer, ssl.SSLSocket) else socket.MSG_TRUNC
         dropped = min(length, len(self._pending))
         del self._pending[:dropped]
         while dropped < length:
             size = min(length - dropped, len(self._buffer))
-            dropped += self._received(self._peer.recv_into(self._buffer[:size], 0, socket.MSG_TRUNC))
+            dropped += self._received(self._peer.recv_into(self._buffer[:size], 0, flags))
 
     @staticmethod
     def _received(length: int) -> int:
@@ -146,7 +151,7 @@ class Content:
     def send(self, peer: socket.socket, first: int, end: int) -> None:
         while first < end:
             offset = first % _BLOCK_BYTES
-            first += os.sendfile(peer.fileno(), self._file, offset, min(end - first, _BLOCK_BYTES - offset))
+            first += _sent(peer, self._file, offset, min(end - first, _BLOCK_BYTES - offset))
 
     def read(self, size: int) -> Iterator[memoryview]:
         for first in range(0, size, _BLOCK_BYTES):
@@ -161,7 +166,16 @@ class FileContent(Content):
 
     def send(self, peer: socket.socket, first: int, end: int) -> None:
         while first < end:
-            first += os.sendfile(peer.fileno(), self._file, first, end - first)
+            first += _sent(peer, self._file, first, end - first)
+
+
+def _sent(peer: socket.socket, file: int, offset: int, length: int) -> int:
+    """Sends bytes of a file, as many as go at once. Returns their number."""
+    if isinstance(peer, ssl.SSLSocket):
+        piece = os.pread(file, min(length, _BUFFER_BYTES), offset)
+        peer.sendall(piece)
+        return len(piece)
+    return os.sendfile(peer.fileno(), file, offset, length)
 
 
 @functools.cache
@@ -177,16 +191,28 @@ def sha256_of(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def serve(answer: Callable[[Request, Connection], Answer], content: Content | None) -> None:
-    """Prints a URL with a free port of 127.0.0.1, and serves there until standard input ends."""
+def options() -> argparse.Namespace:
+    """What a server is started with: its delay, and perhaps the content, and a certificate for TLS."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--certificate", type=lambda folder: Certificate(Path(folder)))
+    return parser.parse_args()
+
+
+def serve(
+    answer: Callable[[Request, Connection], Answer], content: Content | None, certificate: Certificate | None
+) -> None:
+    """Prints a URL with a free port of 127.0.0.1, and serves until standard input ends. A certificate means TLS."""
+    tls = certificate.server() if certificate else None
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+    sys.stdout.write(f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
 
     def converse(peer: socket.socket) -> None:
         # A client may disconnect at any time.
         with peer, contextlib.suppress(ConnectionError):
-            connection = Connection(peer)
+            connection = Connection(tls.wrap_socket(peer, server_side=True) if tls else peer)
             while request := connection.receive():
                 connection.send(answer(request, connection), content)
 

@@ -30,6 +30,7 @@ def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
     for title in (
         "Goals",
         "Throughput",
+        "TLS",
         "Waiting",
         "Memory",
         "Whole images",
@@ -41,7 +42,7 @@ def test_the_bench_measures_and_writes_its_results(tmp_path: Path) -> None:
     ):
         assert f"\n## {title}\n" in results
     for contestant in ("the floor: bare sockets", "**s3-to-ecr**", "plain boto3 loop"):
-        assert results.count(f"\n| {contestant} |") >= 2
+        assert results.count(f"\n| {contestant} |") >= 3
     assert ("\n| skopeo |" in results) == bool(shutil.which("skopeo"))
     for ending in ("tar", "tar.gz"):
         assert f"\n| `.{ending}` | **s3-to-ecr** |" in results
