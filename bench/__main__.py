@@ -183,6 +183,7 @@ def main() -> None:
             print(report.tls(results))
         return
     sizes = [arguments.mib, arguments.large_mib, arguments.archive_mib, arguments.image_layer_mib]
+    arguments.output.mkdir(parents=True, exist_ok=True)
     results = run(arguments.rounds, *(mib * MIB for mib in sizes))
     plot.draw(results, arguments.output / "results.svg")
     page = arguments.output / "RESULTS.md"

@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,18 +144,18 @@ class Content:
     """Bytes of any size from one random block, which is a file in memory for `sendfile`."""
 
     def __init__(self) -> None:
-        self._block = random.Random(0).randbytes(_BLOCK_BYTES)  # noqa: S311 (not a secret)
         self._file = os.memfd_create("content")
-        os.write(self._file, self._block)
+        os.write(self._file, _block())
 
     def send(self, peer: socket.socket, first: int, end: int) -> None:
         while first < end:
             offset = first % _BLOCK_BYTES
             first += _sent(peer, self._file, offset, min(end - first, _BLOCK_BYTES - offset))
 
-    def read(self, size: int) -> Iterator[memoryview]:
-        for first in range(0, size, _BLOCK_BYTES):
-            yield memoryview(self._block)[: size - first]
+
+@functools.cache
+def _block() -> bytes:
+    return random.Random(0).randbytes(_BLOCK_BYTES)  # noqa: S311 (not a secret)
 
 
 class FileContent(Content):
@@ -182,8 +182,8 @@ def _sent(peer: socket.socket, file: int, offset: int, length: int) -> int:
 def digest_of(size: int) -> str:
     """The digest of the source's object of that size."""
     sha256 = hashlib.sha256()
-    for piece in Content().read(size):
-        sha256.update(piece)
+    for first in range(0, size, _BLOCK_BYTES):
+        sha256.update(memoryview(_block())[: size - first])
     return f"sha256:{sha256.hexdigest()}"
 
 

@@ -23,7 +23,6 @@ Over HTTP it also serves pulls like a registry, for skopeo.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import itertools
 import json
@@ -37,6 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import pybase64
 from botocore.exceptions import ConnectionClosedError
 
 from tests.doubles.server import Fault, Faults, QuietHandler, answer_to, serving
@@ -276,7 +276,7 @@ class EcrDouble:
 
     def answer(self, operation: str, members: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """The HTTP status and the body, or `None` to cut the connection."""
-        blob = base64.b64decode(members.pop("layerPartBlob", ""), validate=True)
+        blob = pybase64.b64decode(members.pop("layerPartBlob", ""), validate=True)
         with self._lock:
             self._finish_completions()
             self.calls.append(Call(operation, members))

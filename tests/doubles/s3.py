@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import cached_property
 from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -51,11 +52,14 @@ class Pattern:
         return self._size
 
     def slice(self, first: int, end: int) -> bytes:
-        start = first % len(self._block)
-        length = end - first
-        return (self._block * (1 + (start + length) // len(self._block)))[start : start + length]
+        pieces = []
+        while first < end:
+            start = first % len(self._block)
+            pieces.append(memoryview(self._block)[start : start + end - first])
+            first += len(pieces[-1])
+        return b"".join(pieces)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest of the whole content."""
         sha256 = hashlib.sha256()
