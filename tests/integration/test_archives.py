@@ -20,6 +20,7 @@ from s3_to_ecr.push import image_layers
 from tests.conftest import SMALL_PART
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
+from tests.doubles.gremlin import Gremlin
 from tests.doubles.invocation import Hourglass, let_parts_take
 from tests.doubles.layouts import (
     AMD64,
@@ -401,6 +402,29 @@ def test_the_layers_of_many_images_are_read_in_one_pass(
     if compression == "zstd":
         # The beginning, then one pass for what is in it, and one for the layers.
         assert len([read for read in s3_double.reads if read.range and read.range[0] == 0]) <= 4
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_layer_that_ecr_shows_late_is_not_sent_again(
+    compression: str, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble, gremlin: Gremlin
+) -> None:
+    layers = strict_ecr.repositories["app"].layers
+    hidden: dict[str, bytes | None] = {}
+
+    def hide() -> None:
+        if len(layers) == len(AMD64.blobs):
+            hidden.update(layers)
+            layers.clear()
+
+    gremlin.meddle("ecr:BatchCheckLayerAvailability", hide, times=10)
+    gremlin.meddle("ecr:PutImage", lambda: layers.update(hidden))
+
+    invoke(
+        handler, [put(s3_double, "app/1.0.tar", compressed(images.tar(images.oci_layout({"": AMD64})), compression))]
+    )
+
+    assert_pullable(strict_ecr, "1.0", AMD64)
+    assert len(strict_ecr.calls_of("InitiateLayerUpload")) == len(AMD64.blobs)
 
 
 @pytest.mark.usefixtures("small_parts")

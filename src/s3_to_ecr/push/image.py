@@ -23,7 +23,7 @@ from s3_to_ecr.images.destination import Destination
 from s3_to_ecr.images.manifests import Descriptor, Manifest
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
-from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads
+from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads, Streamed
 from s3_to_ecr.push.image_manifests import ImageManifests
 from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.push.targets import Target, targets_of, without_ambiguous_tags
@@ -113,8 +113,8 @@ class _Push:
 
     def run(self) -> None:
         """Finishes each image as soon as its layers are there. Meanwhile the next ones are begun."""
-        failed = self._push_stream() if self._request.is_stream else {}
-        with self._pusher.layers.uploads(self._request, failed) as uploads:
+        streamed = self._push_stream() if self._request.is_stream else {}
+        with self._pusher.layers.uploads(self._request, streamed) as uploads:
             for number, target in enumerate(self._targets):
                 self._finish_ended(uploads, wait=self._request.is_stream or self._are_enough())
                 if target.repository not in self.missing:
@@ -123,8 +123,8 @@ class _Push:
                         self._pusher.repositories.within(target.repository, start)
             self._finish_ended(uploads, wait=True)
 
-    def _push_stream(self) -> dict[tuple[str, str], S3ToEcrError]:
-        """Uploads the layers of all images in one pass, and returns what has failed, by repository and digest."""
+    def _push_stream(self) -> Streamed:
+        """Uploads the layers of all images in one pass."""
         blobs: dict[tuple[str, str], Blob] = {}
         for target in self._targets:
             # What is wrong with an image is reported when the image is pushed.

@@ -49,6 +49,10 @@ _SMALL_BYTES = 1024 * 1024
 _RANKING = (Rejected, OutOfTime, RetryLater)
 
 
+# What became of layers that were uploaded in the order of a stream, by repository and digest: `None` is success.
+Streamed = dict[tuple[str, str], S3ToEcrError | None]
+
+
 class ImageLayers:
     """Uploads the blobs of an image, through `layers`. `memory` is the function's, in bytes."""
 
@@ -75,14 +79,12 @@ class ImageLayers:
                 blobs[digest] = request.source.blob(digest)
         return blobs
 
-    def push_in_order(
-        self, blobs: Mapping[tuple[str, str], Blob], document_key: str
-    ) -> dict[tuple[str, str], S3ToEcrError]:
-        """Uploads blobs of one stream, each by repository and digest, in one pass. Returns what has failed.
+    def push_in_order(self, blobs: Mapping[tuple[str, str], Blob], document_key: str) -> Streamed:
+        """Uploads blobs of one stream, each by repository and digest, in one pass. Returns what became of each.
 
         If the stream cannot be read as far as a blob, neither can the blobs that come after it.
         """
-        failures: dict[tuple[str, str], S3ToEcrError] = {}
+        ended: Streamed = {}
         stopped: S3ToEcrError | None = None
         for (repository, digest), blob in sorted(blobs.items(), key=lambda item: item[1].offset):
             with object_context():
@@ -90,21 +92,20 @@ class ImageLayers:
                 try:
                     if not stopped:
                         stopped = _go_to(blob)
-                    if stopped:
-                        failures[repository, digest] = stopped
-                        continue
-                    self.push(blob, document_key, repository, digest, self._memory)
+                    if not stopped:
+                        self.push(blob, document_key, repository, digest, self._memory)
+                    ended[repository, digest] = stopped
                 except S3ToEcrError as error:
-                    failures[repository, digest] = error
-        return failures
+                    ended[repository, digest] = error
+        return ended
 
     @contextmanager
-    def uploads(self, request: PushRequest, failed: Mapping[tuple[str, str], S3ToEcrError]) -> Iterator[LayerUploads]:
-        """The uploads of all images of an object. Some layers may have `failed` before, by repository and digest."""
+    def uploads(self, request: PushRequest, streamed: Streamed) -> Iterator[LayerUploads]:
+        """The uploads of all images of an object, but for the layers that were `streamed` before."""
         # A stream can be read by one thread only.
         at_once = 1 if request.is_stream else LAYERS_AT_ONCE
         with LargestFirst(at_once, self._memory // _IMAGE_SHARE) as threads:
-            yield LayerUploads(self, request, failed, threads)
+            yield LayerUploads(self, request, streamed, threads)
 
     def push(self, blob: Blob, document_key: str, repository: str, digest: str, memory: int) -> None:
         """Uploads one layer that ECR did not have a moment ago, in a share of `memory` bytes."""
@@ -163,12 +164,12 @@ class LayerUploads:
         self,
         layers: ImageLayers,
         request: PushRequest,
-        failed: Mapping[tuple[str, str], S3ToEcrError],
+        streamed: Streamed,
         threads: LargestFirst,
     ) -> None:
         self._image_layers = layers
         self._request = request
-        self._failed = failed
+        self._streamed = streamed
         self._threads = threads
         self._lock = threading.Lock()
         self._layers: dict[tuple[str, str], _Layer] = {}
@@ -179,13 +180,14 @@ class LayerUploads:
 
         Raises what `ImageLayers.missing` does, and what has failed before.
         """
-        blobs = self._image_layers.missing(manifests, self._request, repository)
-        if failures := [
-            self._failed[repository, digest].within(f"layer {digest}")
-            for digest in blobs
-            if (repository, digest) in self._failed
-        ]:
+        missing = self._image_layers.missing(manifests, self._request, repository)
+        # ECR may show a layer late. One that was streamed is there all the same, or has failed.
+        ended = {
+            digest: self._streamed[repository, digest] for digest in missing if (repository, digest) in self._streamed
+        }
+        if failures := [error.within(f"layer {digest}") for digest, error in ended.items() if error]:
             raise combined(failures, _RANKING)
+        blobs = {digest: blob for digest, blob in missing.items() if digest not in ended}
         image = ImageUploads(len(blobs))
         if not blobs:
             self._ended.put(image)
