@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -46,7 +46,7 @@ class Pattern:
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self._size = size
-        self._block = random.Random(seed).randbytes(1_000_003)  # noqa: S311 (not a secret)
+        self._block = _block(seed)
 
     def __len__(self) -> int:
         return self._size
@@ -66,6 +66,11 @@ class Pattern:
         for first in range(0, self._size, 1 << 24):
             sha256.update(self.slice(first, min(first + (1 << 24), self._size)))
         return f"sha256:{sha256.hexdigest()}"
+
+
+@lru_cache(maxsize=8)
+def _block(seed: int) -> bytes:
+    return random.Random(seed).randbytes(1_000_003)  # noqa: S311 (not a secret)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,3 @@ def test_compiled_code_is_for_lambdas_python_and_the_functions_processor(
     for extension in extensions:
         assert f"cpython-313-{name}" in extension.name
         assert extension.read_bytes()[18:20] == machine  # e_machine of the ELF header
-
-
-def test_the_template_is_valid() -> None:
-    sam("validate", "--lint")
