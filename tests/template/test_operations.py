@@ -207,7 +207,7 @@ def test_metrics_are_shown_against_their_limits(source: Template, resources: dic
     }
 
     assert lines["Duration, milliseconds"] == [properties(resources, "Function")["Timeout"] * 1000]
-    assert lines["Concurrency"] == ["15"]
+    assert lines["Concurrency"] == [15]
     assert lines["Age of the oldest message, seconds"] == [properties(resources, "OldestMessageAlarm")["Threshold"]]
     assert lines["Deliveries of a message that is put back"] == [properties(resources, "RetriesAlarm")["Threshold"]]
 

@@ -177,7 +177,7 @@ class Unpacked:
                 raise
             raise UnsupportedArchive(
                 f"to unpack the archive ({self._codec.name}) as far as needed takes about {needed:,.0f} s, and an "
-                f"invocation has {whole:,.0f}. Raise the function's timeout or memory, or decompress the archive first."
+                f"invocation has {whole:,.0f}. Give the function more memory, or decompress the archive first."
             ) from late
 
 
