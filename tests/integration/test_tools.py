@@ -17,11 +17,12 @@ from local.layers import layer
 from s3_to_ecr.errors import BlobsMissing, BrokenArchive, BrokenManifest, EmptyBlob, UnsupportedManifest
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
-from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, assert_pullable, invoke, put, put_all
+from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, assert_pullable, assert_there, invoke, put, put_all
 from tests.doubles.s3 import S3Double
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
+LAYOUT = images.oci_layout({"1.0": AMD64})
 RISCV = images.image([layer("srv/riscv", b"riscv")], architecture="riscv64")
 
 
@@ -122,6 +123,50 @@ def test_an_incomplete_image_does_not_stop_the_others_of_its_archive(
     assert strict_ecr.repositories["app"].tags == {"2.0": AMD64.digest, "3.0": ARM64.digest}
 
 
+def saved_by_ids(named: Files, *built: Built) -> Files:
+    """What Docker 25 to 28 save of images given by their IDs: `manifest.json` describes more than the index names."""
+    description = [
+        {"Config": images.blob_path(config), "RepoTags": None, "Layers": [images.blob_path(layer) for layer in layers]}
+        for config, *layers in (image.blobs for image in built)
+    ]
+    files = images.oci_layout({str(number): image for number, image in enumerate(built)})
+    return files | {"manifest.json": json.dumps(description).encode()} | named
+
+
+def test_images_that_docker_leaves_out_of_its_index_are_pushed(
+    handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    index = {"index.json": images.oci_layout({"1.0": AMD64})["index.json"]}
+
+    [result] = invoke(handler, [put(s3_double, "app/any.tar", images.tar(saved_by_ids(index, AMD64, RISCV)))])
+
+    assert [image["digest"] for image in result["images"]] == [AMD64.digest, RISCV.digest]
+    assert_pullable(strict_ecr, "1.0", AMD64)
+    assert_there(strict_ecr, RISCV)
+    assert list(strict_ecr.repositories["app"].tags) == ["1.0"]
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        b"not JSON",
+        b'[{"Config": "gone.json", "RepoTags": null, "Layers": []}]',
+        b'[{"Config": 1, "Layers": null}]',
+        json.dumps(
+            [{"Config": path, "Layers": []} for path, content in LAYOUT.items() if b"rootfs" in content]
+        ).encode(),
+    ],
+    ids=["not JSON", "no config", "no path", "no layers"],
+)
+def test_of_a_layout_with_a_wrong_manifest_json_the_images_of_its_index_are_pushed(
+    description: bytes, handler: Function, s3_double: S3Double, strict_ecr: EcrDouble
+) -> None:
+    [result] = invoke(handler, [put(s3_double, "app/any.tar", images.tar(LAYOUT | {"manifest.json": description}))])
+
+    assert [image["digest"] for image in result["images"]] == [AMD64.digest]
+    assert_pullable(strict_ecr, "1.0", AMD64)
+
+
 def test_no_part_of_an_archive_is_read_twice(handler: Function, s3_double: S3Double) -> None:
     archive = images.tar(images.oci_layout({"1.0": MULTI_ARCH}))
 
@@ -131,7 +176,6 @@ def test_no_part_of_an_archive_is_read_twice(handler: Function, s3_double: S3Dou
     assert len(ranges) == len(set(ranges))
 
 
-LAYOUT = images.oci_layout({"1.0": AMD64})
 # More components than an ordinary layer may have folders.
 ZARF = {f"components/{number:02}.tar": b"x" for number in range(30)}
 

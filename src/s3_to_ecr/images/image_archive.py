@@ -18,7 +18,7 @@ from typing import Any
 from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.blobs import BlobRange, digest_by_reading
 from s3_to_ecr.deadline import Deadline
-from s3_to_ecr.errors import BrokenArchive, BrokenManifest
+from s3_to_ecr.errors import BrokenArchive, BrokenManifest, UnsupportedManifest
 from s3_to_ecr.images.compression import GZIP, ZSTD
 from s3_to_ecr.images.manifests import HEX, Allowance, digest_of, is_digest, parse_document, parse_json
 from s3_to_ecr.images.model import MOST_IMAGES, Image, PushRequest, each_once
@@ -31,6 +31,7 @@ from s3_to_ecr.media_types import OCI_MANIFEST
 
 _DESCRIPTION = "manifest.json"
 _OF_AN_ENTRY = ("Config", "Layers", "RepoTags")
+_BLOB = re.compile(rf"blobs/sha256/{HEX}")
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
@@ -56,7 +57,8 @@ def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline
     if folder is not None:
         archive.check()
         source = _ArchiveSource(archive, folder)
-        images = what_is_there(images_of(_read(archive, folder + INDEX)), source, deadline)
+        named = images_of(_read(archive, folder + INDEX))
+        images = what_is_there([*named, *_left_out(archive, deadline)], source, deadline)
     else:
         entries = _entries(archive)
         if entries is None:
@@ -75,6 +77,20 @@ def _layout_folder(archive: Archive) -> str | None:
     top = {path.partition("/")[0] for path in archive}
     folders = ["", f"{next(iter(top))}/" if len(top) == 1 else "", _ZARF_IMAGES if _ZARF_PACKAGE in top else ""]
     return next((folder for folder in folders if folder + INDEX in archive and folder + MARKER in archive), None)
+
+
+def _left_out(archive: Archive, deadline: Deadline) -> list[Image]:
+    """The untagged images that the archive of a layout describes in `manifest.json`.
+
+    Docker without the containerd store, from 25 to 28, leaves them out of `index.json`, all but one. It writes their
+    manifests, though. Those have the same bytes as the ones made here, so their digests tell that they are there.
+    """
+    try:
+        entries = _entries(archive) or []
+        untagged = [each for each in entries if not each["RepoTags"] and _BLOB.fullmatch(str(each["Config"]))]
+        return [image for image in _Described(archive, deadline).all(untagged) if blob_path(image.digest) in archive]
+    except (BrokenArchive, BrokenManifest, UnsupportedManifest):
+        return []  # the layout itself says what is in the archive
 
 
 class _ArchiveSource:
