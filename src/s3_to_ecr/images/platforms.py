@@ -18,8 +18,8 @@ from s3_to_ecr.media_types import INDEX_TYPES
 
 SAVE_AGAIN = (
     "Save the image again. Of several platforms, save one: with `docker save --platform` from Docker 28 on (before, "
-    "remove the image and pull one platform), `ctr images export --platform` or `nerdctl save --platform`. Or save all "
-    "of them with `skopeo copy --all docker://<image> oci-archive:<file>`."
+    "remove the image and pull one platform), `ctr images export --platform` or `nerdctl save --platform`. If "
+    "Docker lacks a part, save the image with `skopeo copy --all docker://<image> oci-archive:<file>`."
 )
 
 # The platform of an attestation, too.
