@@ -156,17 +156,23 @@ def registry_storage(repository: str, tag: str, built: Built) -> Files:
 
 def docker_save(references: list[str], built: Built) -> bytes:
     """`docker save` before Docker 25: `manifest.json`, a config, and a folder for each uncompressed layer."""
-    config, *layers = built.blobs.values()
-    folders = [hashlib.sha256(layer + b"id").hexdigest() for layer in layers]
-    files: Files = {f"{digest_of(config).removeprefix('sha256:')}.json": config}
-    for folder, layer in zip(folders, layers, strict=True):
-        files |= {f"{folder}/VERSION": b"1.0", f"{folder}/json": b"{}", f"{folder}/layer.tar": layer}
-    description = {
-        "Config": next(iter(files)),
-        "RepoTags": references or None,
-        "Layers": [f"{folder}/layer.tar" for folder in folders],
-    }
-    return tar(files | {"manifest.json": _json([description]), "repositories": b"{}"})
+    return docker_save_several([(references, built)])
+
+
+def docker_save_several(saved: Iterable[tuple[list[str], Built]]) -> bytes:
+    """`docker save` of several images before Docker 25. Podman's `save -m` looks much the same."""
+    files: Files = {}
+    descriptions = []
+    for references, built in saved:
+        config, *layers = built.blobs.values()
+        name = f"{digest_of(config).removeprefix('sha256:')}.json"
+        folders = [hashlib.sha256(layer + b"id").hexdigest() for layer in layers]
+        files[name] = config
+        for folder, layer in zip(folders, layers, strict=True):
+            files |= {f"{folder}/VERSION": b"1.0", f"{folder}/json": b"{}", f"{folder}/layer.tar": layer}
+        paths = [f"{folder}/layer.tar" for folder in folders]
+        descriptions.append({"Config": name, "RepoTags": references or None, "Layers": paths})
+    return tar(files | {"manifest.json": _json(descriptions), "repositories": b"{}"})
 
 
 def docker_save_25(references: list[str], built: Built) -> bytes:

@@ -50,13 +50,9 @@ def bundle(built: dict[str, Built] | None = None) -> bytes:
 
 def docker_bundle(references: list[list[str]]) -> bytes:
     """A docker archive with an image for each of these lists."""
-    files: images.Files = {}
-    entries = []
-    for number, names in enumerate(references):
-        config, content = images.image([layer(f"srv/{number}", b"x")]).blobs.values()
-        files |= {f"{number}.json": config, f"{number}/layer.tar": content}
-        entries.append({"Config": f"{number}.json", "RepoTags": names, "Layers": [f"{number}/layer.tar"]})
-    return images.tar(files | {"manifest.json": json.dumps(entries).encode()})
+    return images.docker_save_several(
+        (names, images.image([layer(f"srv/{number}", b"x")])) for number, names in enumerate(references)
+    )
 
 
 def assert_bundle_is_there(ecr: EcrDouble, above: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Images that skopeo, umoci and a real registry write are mirrored, and skopeo pulls them with the same digests."""
+"""Images that skopeo, umoci, podman and a registry write are mirrored, and skopeo pulls them with the same digests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,6 +302,134 @@ def test_a_bundle_goes_to_the_repositories_of_its_references(
     for tag, (_, repository, wanted) in bundled.items():
         assert inspect(f"{url}/{repository}:{wanted}") == inspect(f"oci:{layout}:{tag}")
         copy(f"{url}/{repository}:{wanted}", f"dir:{tmp_path / tag}", "--all", "--preserve-digests")
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+# Images of a k3s release and of other registries, and the repository of each.
+BUNDLED = {
+    "docker.io/rancher/klipper-helm:v0.9.4-build20250113": "rancher/klipper-helm",
+    "docker.io/rancher/klipper-lb:v0.4.13": "rancher/klipper-lb",
+    "docker.io/rancher/local-path-provisioner:v0.0.31": "rancher/local-path-provisioner",
+    "docker.io/rancher/mirrored-coredns-coredns:1.12.0": "rancher/mirrored-coredns-coredns",
+    "docker.io/rancher/mirrored-library-busybox:1.36.1": "rancher/mirrored-library-busybox",
+    "docker.io/rancher/mirrored-library-traefik:3.3.2": "rancher/mirrored-library-traefik",
+    "docker.io/rancher/mirrored-metrics-server:v0.7.2": "rancher/mirrored-metrics-server",
+    "docker.io/rancher/mirrored-pause:3.6": "rancher/mirrored-pause",
+    "docker.io/library/nginx:1.27": "library/nginx",
+    "registry.example.com:5000/team/tool:2.0": "team/tool",
+    "localhost/team/local:latest": "team/local",
+    "quay.io/team_x/app.web__two:1.0.0_rc.1": "team_x/app.web__two",
+}
+
+
+@functools.cache
+def bundled() -> dict[str, Built]:
+    """The images of the bundle, by reference. They share a layer."""
+    base = layer("srv/base", b"base")
+    return {reference: images.image([base, layer("srv/name", reference.encode())]) for reference in BUNDLED}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle as `docker save` writes it before Docker 25."""
+    saved = images.docker_save_several(([reference], built) for reference, built in bundled().items())
+    return write(tmp_path_factory.mktemp("bundle"), {"k3s.tar": saved}) / "k3s.tar"
+
+
+Podman = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def podman(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    """Runs podman, which has loaded the bundle."""
+    if os.geteuid():
+        pytest.skip("podman without root needs subordinate user IDs")
+    store = tmp_path_factory.mktemp("podman")
+    folders = [f"--{name}={store / name}" for name in ("root", "runroot", "tmpdir")]
+    podman = functools.partial(run, "podman", "--storage-driver=vfs", *folders)
+    podman("load", "--quiet", "--input", str(bundle))
+    return podman
+
+
+def assert_bundle_is_there(ecr: EcrDouble, folder: Path) -> None:
+    """Each image is in the repository that its reference names, and skopeo pulls it."""
+    ecr_tags = {name: found.tags for name, found in ecr.repositories.items() if found.images}
+    built = bundled()
+    assert len(ecr_tags) == 12
+    for reference, repository in BUNDLED.items():
+        tag = reference.rpartition(":")[2]
+        assert ecr_tags[repository] == {tag: built[reference].digest}
+        pulled = folder / "pulled" / repository
+        pulled.mkdir(parents=True)
+        copy(f"docker://{ecr.url.removeprefix('http://')}/{repository}:{tag}", f"dir:{pulled}", "--preserve-digests")
+
+
+@pytest.mark.parametrize("command", ["gzip", "zstd"])
+def test_a_k3s_bundle_goes_to_twelve_repositories(
+    command: str, bundle: Path, bucket: Bucket, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    strict_ecr.create(*BUNDLED.values())
+    ending = {"gzip": "gz", "zstd": "zst"}[command]
+
+    events = bucket.drop(f"_/k3s-airgap-images-amd64.tar.{ending}", run(command, "--stdout", "--quiet", str(bundle)))
+
+    assert_bundle_is_there(strict_ecr, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+def test_podmans_archive_of_several_images_is_mirrored(
+    podman: Podman, bucket: Bucket, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    strict_ecr.create(*BUNDLED.values())
+    podman("save", "--quiet", "--multi-image-archive", "--output", str(tmp_path / "saved.tar"), *BUNDLED)
+
+    events = bucket.drop("_/saved.tar.gz", run("gzip", "--stdout", str(tmp_path / "saved.tar")))
+
+    assert_bundle_is_there(strict_ecr, tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+def test_podmans_oci_archive_is_mirrored(
+    podman: Podman, bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    archive = tmp_path / "saved.tar"
+    podman("save", "--quiet", "--format=oci-archive", "--output", str(archive), "docker.io/library/nginx:1.27")
+
+    events = bucket.drop("app/saved.tar.zst", run("zstd", "--stdout", "--quiet", str(archive)))
+
+    assert_pulled(f"oci-archive:{archive}", ecr, "1.27", tmp_path)
+    assert_repeat_is_free(bucket, events, strict_ecr)
+
+
+@pytest.fixture
+def in_docker(tmp_path: Path) -> Iterator[dict[str, Built]]:
+    """Two images in the container engine that answers, by references that nobody else has."""
+    has_docker = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607 (the machine's)
+    needed(bool(has_docker and has_docker.returncode == 0), "no container engine answers")
+    above = f"registry.invalid:5000/{uuid.uuid4().hex}"
+    built = {f"{above}/{name}:1.0": images.image([layer("srv/name", name.encode())]) for name in ("one", "two")}
+    saved = images.docker_save_several(([reference], image) for reference, image in built.items())
+    run("docker", "load", "--quiet", "--input", str(write(tmp_path, {"load.tar": saved}) / "load.tar"))
+    yield built
+    run("docker", "image", "rm", *built)
+
+
+def test_what_docker_saves_of_several_images_is_mirrored(
+    in_docker: dict[str, Built], bucket: Bucket, strict_ecr: EcrDouble, tmp_path: Path
+) -> None:
+    repositories = {reference: reference.partition("/")[2].removesuffix(":1.0") for reference in in_docker}
+    strict_ecr.create(*repositories.values())
+
+    run("docker", "save", "--output", str(tmp_path / "saved.tar"), *in_docker)
+
+    events = bucket.drop("_/saved.tar.zst", run("zstd", "--stdout", "--quiet", str(tmp_path / "saved.tar")))
+
+    for reference, built in in_docker.items():
+        pulled = f"docker://{strict_ecr.url.removeprefix('http://')}/{repositories[reference]}:1.0"
+        config, *layers = built.blobs
+        assert images.digest_of(inspect(pulled, "--config", "--raw")) == config
+        assert [entry["digest"] for entry in json.loads(inspect(pulled))["layers"]] == layers
+        copy(pulled, f"oci:{tmp_path / 'pulled'}:image")
     assert_repeat_is_free(bucket, events, strict_ecr)
 
 
