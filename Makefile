@@ -26,8 +26,9 @@ test: $(VENV)/dev $(SAM_VENV)/ready ## Runs all tests
 test-quick: $(VENV)/dev ## Runs the tests that need no server and little time
 	$(SMALL) $(BIN)/pytest $(PARALLEL) -m "not slow" tests/unit tests/template
 
-# Tests of one `xdist_group` run in one process, since they share a fixture that is slow to set up.
-PARALLEL := --numprocesses 2 --dist loadgroup
+# The tests of a file run in one process, since they share fixtures that are slow to set up. Files start in order: those
+# that take longest come first.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Lets glibc give back the memory of large blobs, or each process of the tests would keep three times what it needs.
 SMALL := MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1000000 MALLOC_TRIM_THRESHOLD_=1000000

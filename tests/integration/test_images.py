@@ -234,7 +234,10 @@ def test_the_largest_layers_go_first_as_many_as_the_memory_has_room_for(
 
     assert_pullable(strict_ecr, "1.0", built)
     assert most_large == 3
-    assert [size for size in started if size] == sorted(sizes, reverse=True)
+    # Layers that start at the same time may say so in any order.
+    largest_first = sorted(sizes, reverse=True)
+    places = [largest_first.index(size) for size in started if size]
+    assert all(abs(place - number) < most_large for number, place in enumerate(places))
 
 
 def test_log_lines_of_concurrent_layers_name_their_own_layer(

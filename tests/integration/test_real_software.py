@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.error
 import uuid
@@ -30,8 +31,6 @@ from tests.doubles.function import Function
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
-
-pytestmark = pytest.mark.xdist_group("real software")
 
 MULTI_ARCH = images.index(
     images.image([layer("srv/one", b"one"), layer("srv/two", b"two")]),
@@ -340,15 +339,15 @@ Podman = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def podman(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Podman:
+def podman(bundle: Path) -> Iterator[Podman]:
     """Runs podman, which has loaded the bundle."""
     if os.geteuid():
         pytest.skip("podman without root needs subordinate user IDs")
-    store = tmp_path_factory.mktemp("podman")
-    folders = [f"--{name}={store / name}" for name in ("root", "runroot", "tmpdir")]
-    podman = functools.partial(run, "podman", "--storage-driver=vfs", *folders)
-    podman("load", "--quiet", "--input", str(bundle))
-    return podman
+    with tempfile.TemporaryDirectory() as store:  # podman refuses paths that are as long as pytest's
+        folders = [f"--{name}={store}/{name}" for name in ("root", "runroot", "tmpdir")]
+        podman = functools.partial(run, "podman", "--storage-driver=vfs", *folders)
+        podman("load", "--quiet", "--input", str(bundle))
+        yield podman
 
 
 def assert_bundle_is_there(ecr: EcrDouble, folder: Path) -> None:

@@ -29,8 +29,6 @@ from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
 from tests.conftest import ROOT, messages_left, needed, wait_until
 from tests.doubles.checkout import copy_repository, run_in, shell_environment
 
-pytestmark = pytest.mark.xdist_group("sam local")  # the tests share a running stack and a container
-
 INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
 START_LAMBDA = "sam local start-lambda --config-env local --warm-containers LAZY"
 
