@@ -230,6 +230,9 @@ BAD: dict[str, tuple[bytes, type[S3ToEcrError], str]] = {
     "no YAML": (images.helm_chart("name: [web\n"), errors.BrokenChart, "not YAML"),
     "no UTF-8": (tgz({"chart/Chart.yaml": b"name: \xff\n"}), errors.BrokenChart, "not YAML"),
     "aliases of aliases": (images.helm_chart(f"{CHART_YAML}{BOMB}"), errors.BrokenChart, "more than 20,000 values"),
+    "aliases of a long text": (
+        images.helm_chart(f"{CHART_YAML}x: &a {'x' * 100_000}\nkeywords: [{'*a,' * 1000}]\n"),
+        errors.BrokenChart, "more than 1,048,576 characters"),
     "an endless alias": (images.helm_chart(f"{CHART_YAML}x: &a {{b: *a}}\n"), errors.BrokenChart, "nested too deeply"),
     "deep nesting": (images.helm_chart(f"{CHART_YAML}x: {'[' * 5000}\n"), errors.BrokenChart, "nested too deeply"),
     "a large Chart.yaml": (images.helm_chart(f"{CHART_YAML}# {'x' * 300_000}\n"), errors.BrokenChart, "more than"),

@@ -154,14 +154,15 @@ def chart_in(
 
 def read_chart(at: Callable[[int, int], bytes]) -> Chart:
     """The chart in a tar archive, which `at(offset, length)` reads from beginning to end. Raises `BrokenChart`."""
-    documents: dict[str, Value] = {}
+    contents: dict[str, bytes] = {}
     for header in read_headers(at, sys.maxsize):
         if header.offset_data + header.size > _MOST_UNPACKED_BYTES:
             raise BrokenChart(f"the chart has more than {_MOST_UNPACKED_BYTES:,} bytes unpacked, Helm's own limit.")
         _, _, path = _path(header.name).partition("/")
         if header.isreg() and path in (_CHART, _REQUIREMENTS):
-            content = at(header.offset_data, min(header.size, MAX_YAML_BYTES + 1))
-            documents[path] = read_yaml(content, f"the chart's {path}")
+            contents[path] = at(header.offset_data, min(header.size, MAX_YAML_BYTES + 1))
+    # Only now, as an archive can have a thousand files of the same name. The last one counts.
+    documents = {path: read_yaml(content, f"the chart's {path}") for path, content in contents.items()}
     fields = {"apiversion": _DEFAULT_API, **_mapping(documents[_CHART] or {}, "")}
     if _REQUIREMENTS in documents:
         required = _mapping(documents[_REQUIREMENTS] or {}, "")

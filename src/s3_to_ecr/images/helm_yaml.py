@@ -1,7 +1,7 @@
 """YAML as Helm reads it: what its YAML library makes of a scalar differs from what PyYAML does.
 
 Helm converts YAML to JSON. Numbers and booleans become text in fields that take text, so `appVersion: 1.10` is "1.1".
-Tests compare this with what Helm has pushed. Aliases are expanded, so the number of values is bounded.
+Tests compare this with what Helm has pushed. Aliases are expanded, so the values are bounded in number and length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 # Real charts have some hundred values in 10 KB. PyYAML reads about 100 KB a second.
 MAX_YAML_BYTES = 256 * 1024
-_MOST_VALUES = 20_000
+_MOST_VALUES, _MOST_CHARACTERS = 20_000, 1024 * 1024
 
 _PLAIN, _MERGE = "plain", "<<"
 _RESOLVED_TAGS = {_PLAIN, *(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null"))}
@@ -74,17 +74,20 @@ def as_text(value: float | str | None) -> str:
 
 
 class _Reading:
-    """Counts the values of one document, because aliases make many of few."""
+    """Counts the values of one document and their characters, because aliases make many of few."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._values = 0
+        self._values = self._characters = 0
 
     def value(self, node: yaml.Node) -> Value:
         self._values += 1
         if self._values > _MOST_VALUES:
             raise BrokenChart(f"{self._name} has more than {_MOST_VALUES:,} values, aliases included.")
         if isinstance(node, yaml.ScalarNode):
+            self._characters += len(node.value)
+            if self._characters > _MOST_CHARACTERS:
+                raise BrokenChart(f"{self._name} has more than {_MOST_CHARACTERS:,} characters, aliases included.")
             return _resolved(node.value) if node.tag in _RESOLVED_TAGS else node.value
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item) for item in node.value]
