@@ -19,6 +19,7 @@ from s3_to_ecr.errors import (
     Unexpected,
     combined,
     concerning,
+    forget_locals,
 )
 from s3_to_ecr.event_sources.notifications import read_record
 from s3_to_ecr.images.destination import check_one_repository, destination, is_bundle
@@ -84,8 +85,10 @@ class Dispatcher:
                 target = announced
                 return target, self._run(target)
         except S3ToEcrError as error:
+            forget_locals(error)
             return target, error
         except Exception as error:  # noqa: BLE001 (the boundary between objects)
+            forget_locals(error)
             return target, Unexpected.from_error(error)
 
     def _run(self, target: S3Object) -> Result:
@@ -226,6 +229,7 @@ class Dispatcher:
             with concerning(target.bucket, target.key):
                 return self._run_job(route(target.key, self._settings), target)
         except S3ToEcrError as error:
+            forget_locals(error)
             return error
 
     def _require_time(self) -> None:

@@ -39,6 +39,7 @@ Errors are never changed once they are raised. Who knows more than the code that
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -238,6 +239,21 @@ def concerning(bucket: str, key: str) -> Iterator[None]:
         raise error.about(bucket, key) from error.__cause__
     except Exception as error:
         raise Unexpected.from_error(error).about(bucket, key) from error
+
+
+def forget_locals(error: BaseException) -> None:
+    """Lets go of what the functions that an error came through had in memory, such as 28 MB of a layer's parts.
+
+    Whoever keeps an error calls this. The error and its stack trace stay as they are.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        found = todo.pop()
+        if found and id(found) not in seen:
+            seen.add(id(found))
+            traceback.clear_frames(found.__traceback__)
+            todo += [found.__cause__, found.__context__]
 
 
 def combined(failures: Sequence[S3ToEcrError], ranking: tuple[type[S3ToEcrError], ...]) -> S3ToEcrError:

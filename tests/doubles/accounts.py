@@ -26,7 +26,8 @@ _WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 class Accounts:
     """The clients of a function, each call of which takes `seconds_a_call`. `calls` counts them by name.
 
-    `layers`, `images` and `tags` are what ECR has. `notes` are the images that wait for a key.
+    `layers`, `images` and `tags` are what ECR has. `notes` are the images that wait for a key. Objects that are
+    `archived` can be looked up, and not read.
     """
 
     def __init__(self, objects: dict[str, bytes], *, seconds_a_call: float = 0.01) -> None:
@@ -36,6 +37,7 @@ class Accounts:
         self.images: set[str] = set()
         self.tags: dict[str, str] = {}
         self.notes: list[str] = []
+        self.archived: set[str] = set()
         self._seconds = seconds_a_call
         self._hourglass = Hourglass()
         self._lock = threading.Lock()
@@ -67,6 +69,8 @@ class _S3:
 
     def get_object(self, **members: Any) -> dict[str, Any]:
         self._accounts.called("GetObject")
+        if members["Key"] in self._accounts.archived:
+            raise ClientError({"Error": {"Code": "InvalidObjectState", "Message": "Archived"}}, "GetObject")
         content, span = self._content(members["Key"]), members["Range"]
         first, last = map(int, span.removeprefix("bytes=").split("-"))
         return {"Body": io.BytesIO(content[first : last + 1]), "ContentRange": f"{span}/{len(content)}"}

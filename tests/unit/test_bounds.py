@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -16,14 +17,18 @@ from hypothesis import strategies as st
 
 from local import images
 from local.images import Built, Files
+from s3_to_ecr.aws.s3 import ObjectRange
+from s3_to_ecr.blobs import Blob
 from s3_to_ecr.errors import (
     BlobsMissing,
     BrokenArchive,
     BrokenManifest,
+    ObjectArchived,
     OutOfTime,
     S3ToEcrError,
     UnsupportedManifest,
 )
+from s3_to_ecr.push.image_layers import ImageLayers
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import metrics
 from tests.doubles.accounts import Accounts
@@ -331,6 +336,76 @@ def test_a_document_of_too_many_values_is_not_parsed(value: str) -> None:
             with pytest.raises(BrokenManifest, match="more than 50,000 objects and lists"):
                 accounts.put(key, Hourglass(FOREVER))
             assert most() < MIB
+
+
+def test_images_that_fail_leave_their_manifests() -> None:
+    """Twenty images that shared 54 MiB of manifests once took 1.2 GB."""
+    children = [images.image([b"layer"], junk="x" * 2 * MIB), images.image([b"%d" % n for n in range(501)])]
+    built = {f"v{number}": images.index(*children, number=number) for number in range(20)}
+    accounts = Accounts(layout(images.oci_layout(built)))
+
+    with memory() as most:
+        with pytest.raises(UnsupportedManifest, match=r"20 failures: .* 501 layers"):
+            accounts.put("app/index.json", Hourglass(FOREVER))
+        assert most() < 12 * MIB
+
+
+def test_layers_that_fail_leave_their_parts() -> None:
+    """Thirty images with one layer each, all archived, once took 900 MB. Each left two parts of 14 MB."""
+    layer = bytes(2 * MIB)
+    layers = {f"app/{images.blob_path(digest(number))}": layer for number in range(30)}
+    built = {
+        f"v{number}": Built(json.dumps({"schemaVersion": 2, "layers": [{"digest": digest(number)}]}).encode())
+        for number in range(30)
+    }
+    accounts = Accounts(layers | layout(images.oci_layout(built)))
+    accounts.archived = set(layers)
+
+    with memory() as most:
+        with pytest.raises(ObjectArchived, match="30 failures"):
+            accounts.put("app/index.json", Hourglass(FOREVER))
+        # As many as are uploaded at a time.
+        assert most() < 16 * 3 * MIB
+
+
+def test_layers_that_are_uploaded_leave_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once left 3.8 KB, and an invocation can upload 70,000 of them."""
+    accounts = Accounts({"app/1.0.tar": images.tar(images.oci_layout({"1.0": small_layers(200)}))})
+    left: list[int] = []
+
+    def put_image(**_: Any) -> None:
+        gc.collect()
+        left.append(sum(isinstance(found, ObjectRange) for found in gc.get_objects()))
+
+    monkeypatch.setattr(accounts.ecr, "put_image", put_image)
+
+    accounts.put("app/1.0.tar", Hourglass(FOREVER))
+
+    # The archive, and what the threads have just had in hand.
+    assert left[0] < 40
+
+
+def test_an_image_for_many_repositories_takes_as_much_memory_as_one_pass_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 10,000 layers for thirty repositories, in 100 KB of zstd, once took 180 MB, and a thousand are allowed."""
+    built = small_layers(50)
+    names = [f"example.com/app/{number}:1.0" for number in range(20)]
+    archive = images.compress(images.docker_save(names, built), "zstd")
+    accounts = Accounts({"_/bundle.tar": archive})
+    passes: list[int] = []
+    push_in_order = ImageLayers.push_in_order
+
+    def noted(layers: ImageLayers, blobs: dict[tuple[str, str], Blob], document_key: str) -> Any:
+        passes.append(len(blobs))
+        return push_in_order(layers, blobs, document_key)
+
+    monkeypatch.setattr(ImageLayers, "push_in_order", noted)
+    monkeypatch.setattr("s3_to_ecr.push.image._MOST_IN_A_PASS", 200)
+
+    [result] = accounts.put("_/bundle.tar", Hourglass(FOREVER))["results"]
+
+    assert len(result["images"]) == 20
+    assert len(passes) > 1
+    assert max(passes) <= 200 + len(built.blobs)
 
 
 def test_a_media_type_is_as_long_as_one_can_be() -> None:

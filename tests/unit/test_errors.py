@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import traceback
+import weakref
 
 import pytest
 
@@ -80,3 +82,37 @@ def test_a_reason_can_be_shown_anywhere_whatever_it_quotes() -> None:
         assert shown.reason.endswith("x. Save it again.")
         assert len(shown.reason.encode()) <= 1026  # 1,024 characters, and what cuts them takes three bytes
         assert len(repr(shown)) <= 1100
+
+
+class Part:
+    """What takes memory."""
+
+
+def test_a_kept_error_does_not_keep_what_was_in_memory() -> None:
+    parts: list[weakref.ref[Part]] = []
+
+    def send() -> None:
+        part = Part()
+        parts.append(weakref.ref(part))
+        raise ConnectionError("broken")
+
+    def translate() -> None:
+        part = Part()
+        parts.append(weakref.ref(part))
+        try:
+            send()
+        except ConnectionError as error:
+            raise errors.ServiceUnavailable("sending failed") from error
+
+    kept: list[S3ToEcrError] = []
+    try:
+        translate()
+    except S3ToEcrError as error:
+        kept.append(error.within("layer"))
+    trace = traceback.format_exception(kept[0])
+
+    errors.forget_locals(kept[0])
+
+    assert [part() for part in parts] == [None, None]
+    assert traceback.format_exception(kept[0]) == trace
+    assert "in send" in "".join(trace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 
 from s3_to_ecr.errors import AccessDenied, RequestRefused, S3ToEcrError, ServiceUnavailable
 
@@ -42,4 +42,6 @@ def translated(doing: str, codes: Codes) -> Iterator[None]:
     except ParamValidationError as error:
         raise RequestRefused(f"{doing} failed: {error}") from error
     except BotoCoreError as error:
+        if isinstance(error, HTTPClientError):
+            vars(error)["request"] = None  # its body may be a part of a layer
         raise ServiceUnavailable(f"{doing} failed: {error}") from error

@@ -18,7 +18,16 @@ from functools import partial
 from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import ImagesFound
-from s3_to_ecr.errors import BlobsMissing, OutOfTime, Rejected, RepositoryMissing, RetryLater, S3ToEcrError, combined
+from s3_to_ecr.errors import (
+    BlobsMissing,
+    OutOfTime,
+    Rejected,
+    RepositoryMissing,
+    RetryLater,
+    S3ToEcrError,
+    combined,
+    forget_locals,
+)
 from s3_to_ecr.images.destination import Destination
 from s3_to_ecr.images.manifests import Descriptor, Manifest
 from s3_to_ecr.images.model import PushRequest
@@ -33,6 +42,10 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 
 # The manifests of images whose layers are on their way. Hundreds of usual images have fewer bytes.
 _MOST_WAITING_BYTES = 1024 * 1024
+
+# The layers that one pass through a stream uploads, each counted once for every repository. An image of 10,000 layers
+# may go to 1,000 repositories.
+_MOST_IN_A_PASS = 20_000
 
 # If several images fail, those that may still work are retried before the rest is given up.
 _RANKING = (OutOfTime, BlobsMissing, RetryLater, Rejected)
@@ -124,16 +137,22 @@ class _Push:
             self._finish_ended(uploads, wait=True)
 
     def _push_stream(self) -> Streamed:
-        """Uploads the layers of all images in one pass."""
+        """Uploads the layers of all images. One pass through the stream is enough for all real archives."""
+        streamed: Streamed = {}
         blobs: dict[tuple[str, str], Blob] = {}
         for target in self._targets:
+            if len(blobs) > _MOST_IN_A_PASS:
+                streamed |= self._pusher.layers.push_in_order(blobs, self._request.document.key)
+                blobs.clear()
+                if sum(map(bool, streamed.values())) > _MOST_IN_A_PASS:
+                    return streamed  # hardly any layer can be read
             # What is wrong with an image is reported when the image is pushed.
             with suppress(S3ToEcrError):
                 if target.image.digest in self._look_up(target.repository).there:
                     continue
                 missing = self._pusher.repositories.within(target.repository, partial(self._missing_blobs, target))
                 blobs |= {(target.repository, digest): blob for digest, blob in missing.items()}
-        return self._pusher.layers.push_in_order(blobs, self._request.document.key)
+        return streamed | self._pusher.layers.push_in_order(blobs, self._request.document.key)
 
     def _look_up(self, repository: str) -> ImagesFound:
         """What ECR has of the repository's targets and their tags. If the repository is missing, that is nothing."""
@@ -218,10 +237,12 @@ class _Push:
             try:
                 yield
             except RepositoryMissing as error:
+                forget_locals(error)
                 self.missing[target.repository] = error
             except S3ToEcrError as error:
                 if self._request.allowance.is_exceeded:
                     raise
+                forget_locals(error)
                 self.failures.append(error)
 
 

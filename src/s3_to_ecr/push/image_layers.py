@@ -26,6 +26,7 @@ from s3_to_ecr.errors import (
     S3ToEcrError,
     UploadInProgress,
     combined,
+    forget_locals,
 )
 from s3_to_ecr.images.manifests import Manifest
 from s3_to_ecr.images.model import PushRequest
@@ -96,6 +97,7 @@ class ImageLayers:
                         self.push(blob, document_key, repository, digest, self._memory)
                     ended[repository, digest] = stopped
                 except S3ToEcrError as error:
+                    forget_locals(error)
                     ended[repository, digest] = error
         return ended
 
@@ -143,15 +145,20 @@ class ImageUploads:
 
 
 class _Layer:
-    """A layer on its way, and the images that need it."""
+    """A layer on its way, and the images that need it. Once it `has_ended`, it is kept for its `error`, if any.
 
-    def __init__(self, blob: Blob, repository: str, digest: str) -> None:
-        self.blob = blob
+    There may be tens of thousands of them, so each takes little memory.
+    """
+
+    __slots__ = ("digest", "error", "has_ended", "needed_by", "repository", "was_dropped")
+
+    def __init__(self, repository: str, digest: str) -> None:
         self.repository = repository
         self.digest = digest
         self.needed_by: list[ImageUploads] = []
         self.was_dropped = False
-        self.outcome: Future[Any] | None = None
+        self.has_ended = False
+        self.error: BaseException | None = None
 
 
 class LayerUploads:
@@ -207,30 +214,36 @@ class LayerUploads:
         with self._lock:
             layer = self._layers.get((repository, digest))
             if layer and not layer.was_dropped:
-                layer.needed_by.append(image)
-                if layer.outcome:
+                if layer.has_ended:
                     self._tell(image, layer)
+                else:
+                    layer.needed_by.append(image)
                 return
-            layer = self._layers[repository, digest] = _Layer(blob, repository, digest)
+            layer = self._layers[repository, digest] = _Layer(repository, digest)
             layer.needed_by.append(image)
-        self._threads.add(blob.size, _room_for(blob.size), partial(self._upload, layer), partial(self._end, layer))
+        upload = partial(self._upload, layer, blob)
+        self._threads.add(blob.size, _room_for(blob.size), upload, partial(self._end, layer))
 
-    def _upload(self, layer: _Layer) -> None:
+    def _upload(self, layer: _Layer, blob: Blob) -> None:
         with self._lock:
             layer.was_dropped = all(image.is_rejected for image in layer.needed_by)
         if not layer.was_dropped:
             # The fewest parts are read ahead, because other layers are on their way, too.
-            self._image_layers.push(layer.blob, self._request.document.key, layer.repository, layer.digest, memory=0)
+            self._image_layers.push(blob, self._request.document.key, layer.repository, layer.digest, memory=0)
 
     def _end(self, layer: _Layer, outcome: Future[Any]) -> None:
+        error = outcome.exception()
+        if error:
+            forget_locals(error)
         with self._lock:
-            layer.outcome = outcome
+            layer.has_ended, layer.error = True, error
             for image in layer.needed_by:
                 self._tell(image, layer)
+            layer.needed_by.clear()
 
     def _tell(self, image: ImageUploads, layer: _Layer) -> None:
-        """Tells an image what became of its layer. The caller has the lock, and the layer has its outcome."""
-        error = layer.outcome.exception() if layer.outcome else None
+        """Tells an image what became of its layer. The caller has the lock, and the layer has ended."""
+        error = layer.error
         if isinstance(error, S3ToEcrError):
             image.failures.append(error.within(f"layer {layer.digest}"))
             image.is_rejected = image.is_rejected or isinstance(error, Rejected)

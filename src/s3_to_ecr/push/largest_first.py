@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-@dataclass(order=True)
+@dataclass(order=True, slots=True)
 class _Job:
     order: tuple[int, int]
     room: int = field(compare=False)
