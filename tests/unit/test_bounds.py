@@ -29,6 +29,7 @@ from s3_to_ecr.errors import (
     UnsupportedManifest,
 )
 from s3_to_ecr.push.image_layers import ImageLayers
+from s3_to_ecr.push.largest_first import LargestFirst
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import metrics
 from tests.doubles.accounts import Accounts
@@ -338,6 +339,28 @@ def test_a_document_of_too_many_values_is_not_parsed(value: str) -> None:
             assert most() < MIB
 
 
+def test_a_document_of_too_many_texts_is_not_parsed() -> None:
+    """4 MiB of them take 54 MB in memory."""
+    texts = ",".join(['"ab"'] * 200_001)
+    accounts = Accounts({"app/index.json": f'{{"manifests": [], "junk": [{texts}]}}'.encode()})
+
+    with memory() as most:
+        with pytest.raises(BrokenManifest, match="more than 200,000 values"):
+            accounts.put("app/index.json", Hourglass(FOREVER))
+        assert most() < 3 * MIB
+
+
+def test_the_manifests_of_an_image_take_as_much_memory_as_four_of_the_largest() -> None:
+    children = [images.image([b"%d" % number], junk="x" * (4 * MIB - 1000)) for number in range(5)]
+    static = images.static_registry("1.0", images.index(*children))
+    accounts = Accounts(layout(static))
+
+    with memory() as most:
+        with pytest.raises(UnsupportedManifest, match="the image's manifests have more than 16,777,216 bytes"):
+            accounts.put("app/manifests/1.0", Hourglass(FOREVER))
+        assert most() < 36 * MIB
+
+
 def test_images_that_fail_leave_their_manifests() -> None:
     """Twenty images that shared 54 MiB of manifests once took 1.2 GB."""
     children = [images.image([b"layer"], junk="x" * 2 * MIB), images.image([b"%d" % n for n in range(501)])]
@@ -406,6 +429,25 @@ def test_an_image_for_many_repositories_takes_as_much_memory_as_one_pass_may(mon
     assert len(result["images"]) == 20
     assert len(passes) > 1
     assert max(passes) <= 200 + len(built.blobs)
+
+
+def test_what_a_compressed_archive_keeps_in_memory_leaves_less_of_it_for_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms: list[int] = []
+
+    class Noted(LargestFirst):
+        def __init__(self, most: int, room: int) -> None:
+            rooms.append(room)
+            super().__init__(most, room)
+
+    monkeypatch.setattr("s3_to_ecr.push.image_layers.LargestFirst", Noted)
+    plain = images.tar(images.oci_layout({"1.0": images.image([b"layer"], junk="x" * MIB)}))
+    for content in (plain, images.compress(plain, "gzip")):
+        Accounts({"app/1.0.tar": content}).put("app/1.0.tar", Hourglass(FOREVER))
+
+    assert rooms[0] == 1024 * MIB // 7
+    assert MIB < rooms[0] - rooms[1] < 1.1 * MIB
 
 
 def test_a_media_type_is_as_long_as_one_can_be() -> None:

@@ -69,7 +69,9 @@ def images_in(archive: Archive, blob: ObjectRange, name: str, deadline: Deadline
         source = _ArchiveSource(archive, "", described.manifests, described.blobs)
     if not images:
         raise BrokenArchive("there are no images in the archive. Save the image again.")
-    return PushRequest(blob, source, images, archive_name=name, is_stream=not archive.seekable)
+    return PushRequest(
+        blob, source, images, archive_name=name, is_stream=not archive.seekable, held_bytes=archive.held_bytes
+    )
 
 
 def _layout_folder(archive: Archive) -> str | None:

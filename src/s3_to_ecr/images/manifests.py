@@ -20,9 +20,9 @@ from s3_to_ecr.media_types import DOCKER_MANIFEST, MANIFEST_TYPES, OCI_INDEX, OC
 # ECR's PutImage: the maximum length of `imageManifest`, in characters. No text has fewer bytes than characters.
 MAX_MANIFEST_BYTES = 4_194_304
 
-# The objects and lists of one document. In memory each is thirty times as large as its two bytes, and a manifest of
-# 500 layers with annotations has 1,000.
-_MOST_VALUES = 50_000
+# The objects and lists of one document, and its commas. In memory an object is thirty times as large as its two bytes,
+# and a short text fifteen times. A manifest of 500 layers with annotations has 1,000 objects and 5,000 commas.
+_MOST_VALUES, _MOST_COMMAS = 50_000, 200_000
 
 # An index of indexes of indexes is the deepest ever seen in practice.
 MOST_LEVELS = 16
@@ -183,6 +183,8 @@ def parse_json(content: bytes, name: str) -> Any:
         raise BrokenManifest(f"{name} has more than the {MAX_MANIFEST_BYTES:,} bytes that ECR accepts.")
     if content.count(b"{") + content.count(b"[") > _MOST_VALUES:
         raise BrokenManifest(f"{name} has more than {_MOST_VALUES:,} objects and lists.")
+    if content.count(b",") > _MOST_COMMAS:
+        raise BrokenManifest(f"{name} has more than {_MOST_COMMAS:,} values.")
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError):

@@ -74,6 +74,7 @@ class PushRequest:
 
     An archive has a name: that of its file, without the ending.
     If it `is_stream`, blobs can only be read in the order of their offsets, or each takes another pass.
+    `held_bytes` of memory are in use until everything is pushed.
     `has_grown` says, after the push, whether something has arrived by now that should have been pushed with it.
     The `allowance` is what its manifests may take.
     """
@@ -83,6 +84,7 @@ class PushRequest:
     images: tuple[Image, ...]
     archive_name: str | None = None
     is_stream: bool = False
+    held_bytes: int = 0
     has_grown: Callable[[], bool] | None = None
     allowance: Allowance = field(default_factory=Allowance)
 

@@ -72,12 +72,13 @@ class Member:
 class Archive:
     """The members of an archive, by path. `is_of_images`: their names show beyond doubt that it is an image archive.
 
-    It is `seekable` if its members can be read in any order.
+    It is `seekable` if its members can be read in any order, for which `held_bytes` are in memory.
     """
 
     def __init__(self, blob: BlobRange) -> None:
         self.is_of_images = False
         self.seekable = blob.seekable
+        self.held_bytes = 0
         self._blob = blob
         self._members: dict[str, Member] = {}
         self._outside: str | None = None
@@ -176,6 +177,7 @@ def read_archive(blob: ObjectRange, deadline: Deadline, memory: int, *, is_tar: 
     archive = _read_members(Archive(unpacked.content), unpacked, sys.maxsize)
     if archive:
         unpacked.finish()
+        archive.held_bytes = unpacked.held_bytes
     return archive
 
 

@@ -68,6 +68,11 @@ class Unpacked:
         return self._codec.name == "gzip"
 
     @property
+    def held_bytes(self) -> int:
+        """The memory that checkpoints and documents take."""
+        return len(self._checkpoints) * _CHECKPOINT_BYTES + sum(map(len, self.documents.values()))
+
+    @property
     def content(self) -> UnpackedRange:
         """All of it, whatever its size."""
         return UnpackedRange(self, sys.maxsize)
@@ -249,6 +254,9 @@ class _Checkpoints:
         self._most = max(most, 2)
         self._spacing = _LEAST_SPACING
         self._found: list[_Checkpoint] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     def wants(self, position: int) -> bool:
         """Whether there is none near the position, which is further on than the last one."""

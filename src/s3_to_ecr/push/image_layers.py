@@ -36,11 +36,11 @@ from s3_to_ecr.push.layer_upload import FEWEST_PARTS
 from s3_to_ecr.telemetry.logs import log_with, object_context
 from s3_to_ecr.telemetry.outcomes import Outcomes
 
-# All layers together may take a seventh of the function's memory: 153 MB of 1,024 MiB. A layer of several parts takes
-# 32 MB: two parts of 14 MB in base64, one sent and one read, and 4 MB on their way between them. So there are four at
-# a time, which fill a function's network. The rest is for Python and the SDK (95 MB), sixteen small blobs of 1.4 MB,
-# what the allocator keeps, and the largest manifests or checkpoints of an archive (100 MB and more): 400 MB in all.
-# With eight layers at a time, 500 MB were measured.
+# All layers together may take a seventh of the function's memory: 153 MB of 1,024 MiB. What a compressed archive keeps
+# in memory leaves less of it. A layer of several parts takes 32 MB: two parts of 14 MB in base64, one sent and one
+# read, and 4 MB on their way between them. So there are four at a time, which fill a function's network. The rest is
+# for Python and the SDK (95 MB), sixteen small blobs of 1.4 MB, what the allocator keeps, the manifests of an image
+# (16 MiB), and a document that is being read (50 MB). docs/security.md has what the worst objects take in all.
 _IMAGE_SHARE = 7
 _ON_THE_WAY_BYTES = 4_000_000
 _USUAL_PART_BYTES = 10 * 1024 * 1024
@@ -106,7 +106,7 @@ class ImageLayers:
         """The uploads of all images of an object, but for the layers that were `streamed` before."""
         # A stream can be read by one thread only.
         at_once = 1 if request.is_stream else LAYERS_AT_ONCE
-        with LargestFirst(at_once, self._memory // _IMAGE_SHARE) as threads:
+        with LargestFirst(at_once, self._memory // _IMAGE_SHARE - request.held_bytes) as threads:
             yield LayerUploads(self, request, streamed, threads)
 
     def push(self, blob: Blob, document_key: str, repository: str, digest: str, memory: int) -> None:
@@ -222,7 +222,8 @@ class LayerUploads:
             layer = self._layers[repository, digest] = _Layer(repository, digest)
             layer.needed_by.append(image)
         upload = partial(self._upload, layer, blob)
-        self._threads.add(blob.size, _room_for(blob.size), upload, partial(self._end, layer))
+        room = _room_for(blob.size, unpacked=self._request.held_bytes > 0)
+        self._threads.add(blob.size, room, upload, partial(self._end, layer))
 
     def _upload(self, layer: _Layer, blob: Blob) -> None:
         with self._lock:
@@ -265,8 +266,8 @@ def _go_to(blob: Blob) -> S3ToEcrError | None:
     return None
 
 
-def _room_for(size: int) -> int:
-    """The memory that a blob of that size takes while it is uploaded. Both are in bytes."""
-    if size <= _SMALL_BYTES:
+def _room_for(size: int, *, unpacked: bool) -> int:
+    """The memory that a blob of that size takes while it is uploaded, and perhaps unpacked. Both are in bytes."""
+    if size <= _SMALL_BYTES and not unpacked:
         return 0
     return base64_bytes(min(size, FEWEST_PARTS * _USUAL_PART_BYTES)) + _ON_THE_WAY_BYTES

@@ -28,6 +28,10 @@ from s3_to_ecr.telemetry.outcomes import Outcomes
 # The blobs of a whole image. Docker allows 127 layers; more than this limit is treated as abuse.
 _MOST_BLOBS = 10_000
 
+# The manifests of a whole image, which are in memory while its layers are uploaded: four of the largest. Those of real
+# images have a few KiB each.
+_MOST_BYTES = 16 * 1024 * 1024
+
 # If several tags fail, one that may still work is retried before the rest is given up.
 _RANKING = (OutOfTime, RetryLater, Rejected)
 
@@ -48,6 +52,7 @@ class ImageManifests:
         """The root and everything below it that ECR lacks, children first."""
         found: dict[str, Manifest] = {}
         blobs: set[str] = set()
+        size = 0
         level = [root]
         for _ in range(MOST_LEVELS):
             named: dict[str, Descriptor] = {}
@@ -56,6 +61,9 @@ class ImageManifests:
                 self._deadline.require("the image's manifests")
                 manifest = found[descriptor.digest] = request.manifest(descriptor)
                 _check_refusal(manifest, root.digest)
+                size += len(manifest.content)
+                if size > _MOST_BYTES:
+                    raise UnsupportedManifest(f"the image's manifests have more than {_MOST_BYTES:,} bytes in all.")
                 blobs.update(manifest.blobs)
                 if len(blobs) > _MOST_BLOBS:
                     raise UnsupportedManifest(f"the image has more than {_MOST_BLOBS:,} blobs.")
