@@ -9,6 +9,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -490,6 +491,9 @@ def test_an_index_of_no_images_is_logged(logs: Callable[[], list[dict[str, Any]]
 # Names and values of any text, with lone surrogates, which JSON and tar archives can hold.
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=20) | st.sampled_from(["1.0", "", "../x", "a" * 300])
 NUMBERS = st.integers(0, 12)
+NAMES = TEXT.map(lambda name: name[:50]) | st.sampled_from(["a/" * 300, "web/values.yaml", "x" * 5000, "/etc/passwd"])
+COMPRESSIONS = st.sampled_from(["gzip", "zstd", "xz", "bzip2"])
+OF_AN_IMAGE = "0" * 64 + "/layer.tar"
 
 
 @st.composite
@@ -548,22 +552,105 @@ def archives(draw: st.DrawFn) -> tuple[str, dict[str, bytes], int]:
     kinds = st.sampled_from(
         [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME]
     )
+    data = st.sampled_from([
+        b"", b"x" * 512, b"[]".ljust(512), b"30 path=../half \xff\n".ljust(512, b"\0"),
+        b"21 size=99999999999\n".ljust(512, b"\0"), b"9 path=x\n" * 50 + bytes(62),
+    ])  # fmt: skip
     parts: list[bytes] = []
     for _ in range(draw(NUMBERS)):
-        name = draw(TEXT | st.sampled_from(["oci-layout", "index.json", "manifest.json", "0" * 64 + ".json"]))
-        header = tarfile.TarInfo(name[:50])
-        header.type = draw(kinds)
-        header.size = draw(st.sampled_from([0, 1, 512, 1024, 70_000, 2**21, 2**33]))
-        header.linkname = draw(TEXT)[:50]
-        data = draw(st.sampled_from([b"", b"x" * 512, b"30 path=../half \xff\n".ljust(512, b"\0"), b"[]".ljust(512)]))
+        name = draw(NAMES | st.sampled_from(["oci-layout", "index.json", "manifest.json", "0" * 64 + ".json"]))
+        size = draw(st.sampled_from([0, 1, 512, 1024, 70_000, 2**21, 2**33]))
         copies = draw(st.sampled_from([1, 1, 1, 200]))
-        parts += [(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogatepass") + data)] * copies
+        parts += [member(name, size, draw(kinds), draw(TEXT)[:50]) + draw(data)] * copies
     archive = b"".join(parts) + bytes(1024)
     return "app/1.0.tar", {"app/1.0.tar": archive}, len(archive) // 512
 
 
-@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(layouts() | saves() | archives(), st.floats(2.5, 200), st.booleans())
+def member(name: str, size: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> bytes:
+    """The header of a member."""
+    header = tarfile.TarInfo(name)
+    header.size, header.type, header.linkname = size, kind, target
+    return header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogatepass")
+
+
+@cache
+def bomb(kind: str) -> bytes:
+    """A member of 32 MiB that takes a few KiB."""
+    return images.compress(member(OF_AN_IMAGE, 32 * MIB) + bytes(32 * MIB), kind)
+
+
+@cache
+def crowd(kind: str) -> bytes:
+    """Many members."""
+    return images.compress(member(OF_AN_IMAGE, 0) * 3000, kind)
+
+
+def compressed(draw: st.DrawFn, content: bytes, kind: str) -> bytes:
+    """The content, compressed. It may be damaged, or not all that is compressed, or not all that there is."""
+    whole = images.compress(content, kind)
+    position, other = draw(st.integers(0, len(whole) - 1)), draw(COMPRESSIONS)
+    promise = member(OF_AN_IMAGE, 2 ** draw(st.integers(20, 62)))
+    padding = bytes(draw(st.sampled_from([100, 5 * MIB])))
+    before: list[Callable[[], bytes]] = [
+        lambda: images.compress(promise, kind),
+        lambda: bomb(kind),
+        lambda: crowd(kind),
+    ]
+    after: list[Callable[[], bytes]] = [lambda: b"garbage", lambda: padding, lambda: bomb(kind), lambda: bomb(other)]
+    found: Callable[[], bytes] = draw(st.sampled_from([
+        lambda: whole,
+        lambda: whole[:position],
+        lambda: whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :],
+        lambda: whole + whole,
+        lambda: images.compress(whole, other),
+        lambda: images.compress(content + padding, kind),
+        lambda: draw(st.sampled_from(before))() + whole,
+        lambda: whole + draw(st.sampled_from(after))(),
+    ]))  # fmt: skip
+    return found()
+
+
+@st.composite
+def packed(draw: st.DrawFn) -> tuple[str, dict[str, bytes], int]:
+    """Compressed archives."""
+    _, objects, things = draw((layouts() | saves() | archives()).filter(lambda hostile: "app/1.0.tar" in hostile[1]))
+    content = compressed(draw, objects["app/1.0.tar"], draw(COMPRESSIONS))
+    key = draw(st.sampled_from(["app/1.0.tar", "app/1.0.tgz", "app/1.0"]))
+    return key, {key: content}, things
+
+
+@st.composite
+def charts(draw: st.DrawFn) -> tuple[str, dict[str, bytes], int]:
+    """Charts whose files are called as they like, and whose YAML refers to itself. There may be a provenance."""
+    text = (TEXT | st.sampled_from(["web", "1.0.0", "x" * 50_000])).map(json.dumps)
+    fields = st.sampled_from(["name", "version", "description", "type", "annotations", "dependencies", "keywords", "x"])
+    value: st.SearchStrategy[str] = st.recursive(
+        text.map("&a {}".format)
+        | st.sampled_from(["*a", "&b [*a, *a]", "*b", "1.10", "~", "2" * 400, "!!set {}", "["]),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda found: f"[{', '.join(found * 300)}]")
+            | st.dictionaries(text, inner, max_size=3).map(
+                lambda found: f"{{{', '.join(map(': '.join, found.items()))}}}"
+            )
+            | inner.map("{{<<: {}}}".format)
+        ),
+        max_leaves=4,
+    )
+    lines = draw(st.lists(st.tuples(fields, value).map(": ".join), max_size=6))
+    chart_yaml = "\n".join([*draw(st.sampled_from([["name: web", "version: 1.0.0"], []])), *lines]).encode()
+    files = draw(st.lists(st.tuples(NAMES, st.binary(max_size=100)), max_size=3))
+    files.insert(
+        draw(st.integers(0, len(files))), (draw(st.sampled_from(["web/Chart.yaml", "Chart.yaml"])), chart_yaml)
+    )
+    archive = b"".join(member(name, len(file)) + file + bytes(-len(file) % 512) for name, file in files)
+    objects = {"app/web.tgz": compressed(draw, archive + bytes(1024), "gzip")}
+    if draw(st.booleans()):
+        objects["app/web.tgz.prov"] = b"-----BEGIN PGP SIGNED MESSAGE-----" + draw(st.binary(max_size=100))
+    return draw(st.sampled_from(sorted(objects))), objects, 4
+
+
+@settings(max_examples=80, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(layouts() | saves() | archives() | packed() | charts(), st.floats(2.5, 200), st.booleans())
 def test_any_object_gets_an_answer_in_time_within_bounds(
     hostile: tuple[str, dict[str, bytes], int], seconds: float, lasts: bool
 ) -> None:
