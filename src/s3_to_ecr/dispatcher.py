@@ -27,6 +27,7 @@ from s3_to_ecr.images.manifests import MAX_MANIFEST_BYTES, is_manifest
 from s3_to_ecr.images.object_source import blob_missing
 from s3_to_ecr.layouts import route
 from s3_to_ecr.layouts.jobs import Ignore, Job, PushImages, UploadLayer
+from s3_to_ecr.memory import give_back
 from s3_to_ecr.push.image import ImagePusher
 from s3_to_ecr.push.layer import LayerPusher, OtherContent
 from s3_to_ecr.results import Attempt, Result
@@ -72,6 +73,7 @@ class Dispatcher:
         with object_context():
             target, outcome = self._attempt_record(record)
             self._outcomes.record(outcome)
+        give_back(self._settings.memory)
         return Attempt(target, outcome, time.monotonic() - started)
 
     def _attempt_record(self, record: dict[str, Any]) -> tuple[S3Object | None, Result | S3ToEcrError]:
@@ -190,6 +192,7 @@ class Dispatcher:
             with object_context():
                 log_with(key=key)
                 outcome = self._attempt_waiting(S3Object(bucket, key))
+                give_back(self._settings.memory)
                 if isinstance(outcome, RetryLater) and outcome.only_waits:
                     logger.info("The image still waits", reason=outcome.reason)
                     if arrived_key not in outcome.awaited:
