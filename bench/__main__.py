@@ -108,17 +108,20 @@ def _delays(results: Results, servers: Servers) -> None:
 
 def _images(results: Results) -> None:
     say("images: many layers, delayed")
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         runs: dict[str, Callable[[], Measure]] = {}
         for name, case in results.image_cases.items():
             path = Path(folder, f"{name}.json")
             path.write_text(json.dumps(images.objects(case)))
-            servers = stack.enter_context(
-                running(first_byte_seconds=report.IMAGE_FIRST_BYTE_SECONDS, part_seconds=report.PART_SECONDS, file=path)
-            )
-            runs[name] = partial(measure.pushed_images, servers, path)
+            runs[name] = partial(_pushed_images, path)
         found = measure.interleaved(results.few_rounds, runs)
     results.images = {name: measure.median(costs) for name, costs in found.items()}
+
+
+def _pushed_images(path: Path) -> Measure:
+    first_byte, part = report.IMAGE_FIRST_BYTE_SECONDS, report.PART_SECONDS
+    with running(first_byte_seconds=first_byte, part_seconds=part, file=path) as servers:
+        return measure.pushed_images(servers, path)
 
 
 def _archives(results: Results, size: int) -> None:

@@ -27,6 +27,7 @@ from local.invocation import Invocation
 from local.stack import Stack, create_state_table, running
 from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.outcomes import Outcomes
+from tests.doubles.cloudformation import CloudFormationDouble
 from tests.doubles.dynamodb import DynamoDBDouble
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
@@ -194,6 +195,14 @@ def state() -> Iterator[DynamoDBDouble]:
     """A DynamoDB over HTTP, with the table `state`."""
     with DynamoDBDouble().running() as double:
         double.tables["state"] = {}
+        yield double
+
+
+@pytest.fixture
+def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormationDouble]:
+    """A CloudFormation over HTTP, without stacks, for all clients that the test makes."""
+    with CloudFormationDouble().running() as double:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", double.url)
         yield double
 
 

@@ -1,4 +1,4 @@
-"""`make deploy` and `make dead-letters`, on moto's CloudFormation and SQS, with a double of the SAM CLI."""
+"""`make deploy` and `make dead-letters`, on moto's SQS, with doubles of CloudFormation and the SAM CLI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from local.event import notification
@@ -19,18 +18,12 @@ from local.stack import REGION, Stack
 from operate import dead_letters, deploy
 from tests.conftest import ROOT, messages_left, needed
 from tests.doubles.checkout import SAM_VENV
-
-# A stack with the parameters and outputs that the commands ask for.
-TEMPLATE = {
-    "Parameters": {"Architecture": {"Type": "String"}, "ExistingBucket": {"Type": "String"}},
-    "Resources": {name: {"Type": "AWS::SQS::Queue"} for name in ("WorkQueue", "DeadLetterQueue")},
-    "Outputs": {f"{name}Url": {"Value": {"Ref": name}} for name in ("WorkQueue", "DeadLetterQueue")},
-}
+from tests.doubles.cloudformation import CloudFormationDouble, Described
 
 
 @dataclass
 class Deployment:
-    """A stack in moto's CloudFormation, and its queues."""
+    """A stack, and its queues."""
 
     name: str
     sqs: Any
@@ -68,7 +61,9 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+def deployment(
+    stack: Stack, cloudformation: CloudFormationDouble, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployment]:
     """A stack with three dead letters, in the environment of somebody who signed in."""
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
@@ -77,21 +72,17 @@ def deployment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
     monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)
     name = f"stack-{uuid.uuid4().hex}"
     monkeypatch.setenv("STACK", name)
-    cloudformation: Any = boto3.client("cloudformation")
+    queues = [stack.sqs.create_queue(QueueName=f"{name}-{kind}")["QueueUrl"] for kind in ("work", "dead")]
     parameters = {"Architecture": "x86_64", "ExistingBucket": "first"}
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateBody=json.dumps(TEMPLATE),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-    )
-    [created] = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in created["Outputs"]}
-    found = Deployment(name, stack.sqs, outputs["WorkQueueUrl"], outputs["DeadLetterQueueUrl"])
+    outputs = dict(zip(("WorkQueueUrl", "DeadLetterQueueUrl"), queues, strict=True))
+    cloudformation.stacks[name] = Described(parameters, outputs)
+    found = Deployment(name, stack.sqs, *queues)
     found.report("team/one", "RepositoryMissing")
     found.report("team/two", "TagTaken")
     found.report("other/three", "RepositoryMissing")
     yield found
-    cloudformation.delete_stack(StackName=name)
+    for queue in queues:
+        stack.sqs.delete_queue(QueueUrl=queue)
 
 
 @pytest.fixture
@@ -202,14 +193,20 @@ def test_a_letter_that_cannot_be_redriven_stays(
 
 
 @pytest.mark.usefixtures("deployment")
-def test_a_stack_of_something_else_is_reported(run: Callable[..., str]) -> None:
-    cloudformation: Any = boto3.client("cloudformation")
-    template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
-    cloudformation.create_stack(StackName="other", TemplateBody=json.dumps(template))
+def test_a_stack_of_something_else_is_reported(run: Callable[..., str], cloudformation: CloudFormationDouble) -> None:
+    cloudformation.stacks["other"] = Described()
 
     with pytest.raises(SystemExit, match="The stack other has no output DeadLetterQueueUrl"):
         run(STACK="other")
-    cloudformation.delete_stack(StackName="other")
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_stack_that_was_never_made_is_none(run: Callable[..., str], cloudformation: CloudFormationDouble) -> None:
+    cloudformation.stacks["begun"] = Described(status="REVIEW_IN_PROGRESS")
+
+    for name in ("begun", "absent"):
+        with pytest.raises(SystemExit, match=f"There is no stack {name} in"):
+            run(STACK=name)
 
 
 @pytest.fixture

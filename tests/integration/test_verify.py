@@ -24,6 +24,7 @@ from local.invocation import Invocation
 from local.stack import Stack, create_bucket, queue_arn
 from tests.conftest import ROOT, Load, messages_left, run_python
 from tests.documents import blocks
+from tests.doubles.cloudformation import CloudFormationDouble, Described
 from tests.doubles.dynamodb import DynamoDBDouble
 from tests.doubles.ecr import MIN_PART_BYTES, EcrDouble
 from tests.doubles.function import Function
@@ -75,6 +76,7 @@ def idle(
     stack: Stack,
     strict_ecr: EcrDouble,
     state: DynamoDBDouble,
+    cloudformation: CloudFormationDouble,
     load_handler: Load,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Deployed]:
@@ -84,7 +86,7 @@ def idle(
     monkeypatch.setattr("operate.dead_letters._WAIT_SECONDS", 0)
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     strict_ecr.part_size = strict_ecr.min_part_bytes = PART_SIZE
-    deployed = deploy(stack, strict_ecr)
+    deployed = deploy(stack, strict_ecr, cloudformation)
     environment = stack.environment | {
         "STATE_TABLE": "state",
         "AWS_ENDPOINT_URL_DYNAMODB": state.url,
@@ -98,7 +100,7 @@ def idle(
         yield deployed
 
 
-def deploy(stack: Stack, ecr: EcrDouble) -> Deployed:
+def deploy(stack: Stack, ecr: EcrDouble, cloudformation: CloudFormationDouble) -> Deployed:
     """A bucket, its queue with a dead-letter queue, and a CloudFormation stack with the template's outputs."""
     name = f"s3-to-ecr-{uuid.uuid4().hex[:8]}"
     queue = stack.sqs.create_queue(QueueName=f"{name}-work")["QueueUrl"]
@@ -109,14 +111,9 @@ def deploy(stack: Stack, ecr: EcrDouble) -> Deployed:
     stack.sqs.delete_message(QueueUrl=queue, ReceiptHandle=test_event["ReceiptHandle"])
     template = read_template()
     known = {"BucketName": name, "WorkQueueUrl": queue, "DeadLetterQueueUrl": dead_letters}
-    body = {
-        "Parameters": template["Parameters"],
-        "Resources": {},
-        "Outputs": {output: {"Value": known.get(output, "unused")} for output in template["Outputs"]},
-    }
-    given: Any = [{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()]
-    with closing(boto3.client("cloudformation", endpoint_url=stack.endpoint)) as cloudformation:
-        cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(body), Parameters=given)
+    parameters = {parameter: str(entry["Default"]) for parameter, entry in template["Parameters"].items()} | PARAMETERS
+    outputs = {output: known.get(output, "unused") for output in template["Outputs"]}
+    cloudformation.stacks[name] = Described(parameters, outputs)
     return Deployed(name, name, replace(stack, queue_url=queue, dead_letter_queue_url=dead_letters), ecr)
 
 

@@ -1,4 +1,4 @@
-"""`make wait`, with the function between the doubles behind Lambda's API, and a stack in moto's CloudFormation."""
+"""`make wait`, with the function between the doubles behind Lambda's API, and a double of CloudFormation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
 
 from local import images
 from local.invocation import Invocation
-from local.stack import BUCKET, Stack
+from local.stack import BUCKET
 from operate import wait
+from tests.doubles.cloudformation import CloudFormationDouble, Described
 from tests.doubles.function import Function
 from tests.doubles.layouts import AMD64, put, put_all
 from tests.doubles.s3 import S3Double
@@ -42,7 +42,9 @@ class Lambda:
 
 
 @pytest.fixture
-def behind_lambda(handler: Function, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lambda]:
+def behind_lambda(
+    handler: Function, cloudformation: CloudFormationDouble, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lambda]:
     """The test's function as one of a deployed stack."""
     double = Lambda(handler)
 
@@ -53,20 +55,12 @@ def behind_lambda(handler: Function, stack: Stack, monkeypatch: pytest.MonkeyPat
             self.reply(status, json.dumps(payload).encode(), headers)
 
     name = f"stack-{uuid.uuid4().hex}"
-    outputs = {"FunctionName": {"Value": FUNCTION}, "BucketName": {"Value": BUCKET}}
-    template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}, "Outputs": outputs}
-    cloudformation: Any = stack_client(stack)
-    cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    cloudformation.stacks[name] = Described(outputs={"FunctionName": FUNCTION, "BucketName": BUCKET})
     monkeypatch.setenv("STACK", name)
     monkeypatch.setattr(wait, "_FIRST_PAUSE_SECONDS", 0)
     with serving(Handler) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", url)
         yield double
-    cloudformation.delete_stack(StackName=name)
-
-
-def stack_client(stack: Stack) -> Any:
-    return boto3.client("cloudformation", endpoint_url=stack.environment["AWS_ENDPOINT_URL"])
 
 
 @pytest.fixture
