@@ -36,6 +36,8 @@ from s3_to_ecr.telemetry.metrics import metrics
 from tests.doubles.accounts import Accounts
 from tests.doubles.invocation import Hourglass
 
+pytestmark = pytest.mark.slow  # most objects are as large as they may be
+
 MIB = 1024 * 1024
 
 # Time enough for everything: a test that takes less says so.
