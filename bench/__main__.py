@@ -57,29 +57,30 @@ def _check(results: Results, servers: Servers, runs: list[tuple[str, bool]]) -> 
 
 
 def _throughput(results: Results, servers: Servers) -> None:
-    runs: dict[tuple[str, bool], Callable[[], Measure]] = {
-        (contestant, known): partial(measure.transfer, contestant, servers, results.size, known=known)
-        for contestant, known in RUNS
-    }
-    if results.skopeo_version:
-        runs["skopeo", True] = partial(measure.skopeo, servers, results.size)
-    say(f"throughput: {results.rounds} rounds of {len(runs)} contestants")
-    found = measure.interleaved(results.rounds, runs)
-    results.throughput = {run: measure.median(transfers) for run, transfers in found.items()}
-    results.note_peaks(found["s3-to-ecr", True] + found["s3-to-ecr", False])
+    results.throughput = _transfers("throughput", results, servers, RUNS)
 
 
 def _tls(results: Results, servers: Servers) -> None:
-    runs: dict[str, Callable[[], Measure]] = {
-        contestant: partial(measure.transfer, contestant, servers, results.size, known=known)
-        for contestant, known in KNOWN_RUNS
+    found = _transfers("TLS", results, servers, KNOWN_RUNS)
+    results.tls = {contestant: transfer for (contestant, _), transfer in found.items()}
+
+
+def _transfers(
+    what: str, results: Results, servers: Servers, contestants: list[tuple[str, bool]]
+) -> dict[tuple[str, bool], Measure]:
+    """The medians of these contestants and skopeo."""
+    runs: dict[tuple[str, bool], Callable[[], Measure]] = {
+        (contestant, known): partial(measure.transfer, contestant, servers, results.size, known=known)
+        for contestant, known in contestants
     }
     if results.skopeo_version:
-        runs["skopeo"] = partial(measure.skopeo, servers, results.size)
-    say(f"TLS: {results.rounds} rounds of {len(runs)} contestants")
+        runs["skopeo", True] = partial(measure.skopeo, servers, results.size)
+    say(f"{what}: {results.rounds} rounds of {len(runs)} contestants")
     found = measure.interleaved(results.rounds, runs)
-    results.tls = {run: measure.median(transfers) for run, transfers in found.items()}
-    results.note_peaks(found["s3-to-ecr"])
+    for (contestant, _), transfers in found.items():
+        if contestant == "s3-to-ecr":
+            results.note_peaks(transfers)
+    return {run: measure.median(transfers) for run, transfers in found.items()}
 
 
 def _memory(results: Results, servers: Servers, large: int) -> None:
@@ -175,18 +176,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if not sys.platform.startswith("linux"):
         parser.error("the benchmarks need Linux, because they read /proc")
-    if arguments.cold_start or arguments.tls:
-        results = Results(arguments.mib * MIB, arguments.rounds, 0, measure.skopeo_version())
-        if arguments.cold_start:
-            _cold_starts(results)
-            print(report.cold_start(results))
-        else:
-            with running(tls=True) as servers:
-                _tls(results, servers)
-            print(report.tls(results))
+    results = Results(arguments.mib * MIB, arguments.rounds, 0, measure.skopeo_version())
+    if arguments.cold_start:
+        _cold_starts(results)
+        print(report.cold_start(results))
         return
-    sizes = [arguments.mib, arguments.large_mib, arguments.archive_mib, arguments.image_layer_mib]
+    if arguments.tls:
+        with running(tls=True) as servers:
+            _tls(results, servers)
+        print(report.tls(results))
+        return
     arguments.output.mkdir(parents=True, exist_ok=True)
+    sizes = [arguments.mib, arguments.large_mib, arguments.archive_mib, arguments.image_layer_mib]
     results = run(arguments.rounds, *(mib * MIB for mib in sizes))
     plot.draw(results, arguments.output / "results.svg")
     page = arguments.output / "RESULTS.md"

@@ -6,7 +6,7 @@ import os
 import platform
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -89,9 +89,10 @@ class Results:
         """The cold start, relative to that of boto3 with three clients."""
         return self.cold_starts[name, compiled] / self.cold_starts["boto3", compiled]
 
-    def of_tls_floor(self, name: str) -> float:
+    @property
+    def of_tls_floor(self) -> float:
         """CPU over TLS, relative to the floor over TLS."""
-        return self.tls[name].cpu_seconds / self.tls["floor"].cpu_seconds
+        return self.tls["s3-to-ecr"].cpu_seconds / self.tls["floor"].cpu_seconds
 
     def cpu_per_gib(self, name: str, *, known: bool = True) -> float:
         """CPU seconds per GiB."""
@@ -148,7 +149,7 @@ def _goals(results: Results) -> str:
         ("CPU relative to the floor, digest known", cpu / results.cpu_per_gib("floor"), MOST_OF_FLOOR, ".2f"),
         (
             "CPU over TLS relative to its floor, digest known",
-            results.of_tls_floor("s3-to-ecr"),
+            results.of_tls_floor,
             MOST_OF_TLS_FLOOR,
             ".2f",
         ),
@@ -175,28 +176,31 @@ def _throughput(results: Results) -> str:
 
 Seconds per GiB, from the first call to the last, without delays. Medians of {results.rounds} rounds."""
     for known in (True, False):
-        floor = results.throughput["floor", known]
-        rows = []
-        for (name, is_known), measured in results.throughput.items():
-            if is_known == known and name != "skopeo":
-                cpu, wall, peak = results.figures(measured)
-                rows.append((NAMES[name], cpu, f"{measured.cpu_seconds / floor.cpu_seconds:.2f}", wall, peak))
+        transfers = {
+            name: measured
+            for (name, is_known), measured in results.throughput.items()
+            if is_known == known and name != "skopeo"
+        }
         title = "Digest known from the key, verified by ECR" if known else "Digest computed during the transfer"
-        text += f"\n\n{title}:\n\n" + table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
+        text += f"\n\n{title}:\n\n{_beside_the_floor(results, transfers)}"
     return text
 
 
 def tls(results: Results) -> str:
     """The section about transfers over TLS."""
-    rows = []
-    for name, measured in results.tls.items():
-        cpu, wall, peak = results.figures(measured)
-        rows.append((NAMES[name], cpu, f"{results.of_tls_floor(name):.2f}", wall, peak))
     text = f"""## TLS
 
 The same over HTTPS on both sides, as with AWS: {ssl.OPENSSL_VERSION}, TLS 1.3. Digest known. Seconds per GiB, medians
 of {results.rounds} rounds. The servers encrypt and decrypt on the same machine, which the wall time shows."""
-    return f"{text}\n\n" + table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
+    return f"{text}\n\n{_beside_the_floor(results, results.tls)}"
+
+
+def _beside_the_floor(results: Results, transfers: Mapping[str, Measure]) -> str:
+    rows = []
+    for name, measured in transfers.items():
+        cpu, wall, peak = results.figures(measured)
+        rows.append((NAMES[name], cpu, f"{measured.cpu_seconds / transfers['floor'].cpu_seconds:.2f}", wall, peak))
+    return table(("", "CPU s", "relative to the floor", "wall s", "peak MB"), rows)
 
 
 def _delayed(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""HTTP at C speed, so that the servers are never the bottleneck: `sendfile` and `recv_into`, but over TLS."""
+"""HTTP at C speed, so that the servers are never the bottleneck. Without TLS, `sendfile` sends."""
 
 from __future__ import annotations
 

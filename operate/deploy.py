@@ -64,11 +64,10 @@ def complete(
         if free is not None and free >= _RESERVED:
             overrides["ReservedConcurrency"] = str(_RESERVED)
         else:
-            why = "You may not ask how much" if free is None else f"This account has no {_RESERVED}"
-            notes.append(
-                f"{why} of Lambda's concurrency to reserve, so ReservedConcurrency is 0. "
-                "Limit backfills yourself: docs/concurrency.md"
-            )
+            why = "You may not ask how much of Lambda's concurrency is free"
+            if free is not None:
+                why = f"This account has no {_RESERVED} of Lambda's concurrency to reserve"
+            notes.append(f"{why}, so ReservedConcurrency is 0. Limit backfills yourself: docs/concurrency.md")
     if "RunbookUrl" not in given and not before.get("RunbookUrl") and (url := runbook_url()):
         overrides["RunbookUrl"] = url
     if not {**before, **given}.get("RepositoryPrefix"):

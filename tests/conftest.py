@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -89,6 +90,12 @@ def needed(found: bool, what: str) -> None:
     if not found:
         assert os.environ.get("CI") != "true", what
         pytest.skip(what)
+
+
+def needed_engine() -> None:
+    """The same for a container engine that answers."""
+    asked = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607 (the machine's)
+    needed(bool(asked and asked.returncode == 0), "no container engine answers")
 
 
 def pytest_collection_finish() -> None:

@@ -21,6 +21,7 @@ from tests.doubles.ecr import REFUSED_ARTIFACT, EcrDouble, Image
 from tests.doubles.function import Function
 from tests.doubles.layouts import AMD64, ARM64, MULTI_ARCH, invoke, put, put_all
 from tests.doubles.s3 import S3Double
+from tests.doubles.tar import header
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -85,16 +86,10 @@ def with_device() -> bytes:
     return buffer.getvalue()
 
 
-def header(kind: bytes, size: int, name: str = "index.json") -> bytes:
-    member = tarfile.TarInfo(name)
-    member.type, member.size = kind, size
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
 def member(kind: bytes, size: int, data: bytes = b"", name: str = "index.json") -> bytes:
     """A member's header with this type and size, then its data in blocks."""
     blocks = -(-max(size, 0) // 512) * 512
-    return header(kind, size, name) + data.ljust(blocks, b"\0")
+    return header(name, size, kind) + data.ljust(blocks, b"\0")
 
 
 def layers(count: int, first: int = 0) -> list[dict[str, str]]:
@@ -249,7 +244,7 @@ BAD: dict[str, tuple[Files | Callable[[], Files], type[S3ToEcrError], str]] = {
     "archive that is compressed twice": (
         lambda: {"1.0.tar": gzip.compress(images.compress(TAR, "bzip2"))}, errors.UnsupportedArchive, "twice"),
     "archive that unpacks to 100 GB": (
-        lambda: {"1.image": images.compress(header(b"0", 100 << 30, f"{'0' * 64}.tar") * 2, "zstd")},
+        lambda: {"1.image": images.compress(header(f"{'0' * 64}.tar", 100 << 30) * 2, "zstd")},
         errors.UnsupportedArchive, "no image archive does"),
     "compressed archive with a bad layer": (
         lambda: {"1.zst": images.compress(images.tar(layout_with(AMD64, CONFIG, b"other")), "zstd")},

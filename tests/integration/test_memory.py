@@ -7,13 +7,13 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.servers import running
 from local import images
 from tests.conftest import ROOT
+from tests.doubles.tar import member
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -37,12 +37,6 @@ def manifest(digests: list[str], size: int = 0) -> bytes:
 def index(manifests: list[bytes], **more: str) -> bytes:
     entries = [{"digest": images.digest_of(content), **more} for content in manifests]
     return json.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": entries}).encode()
-
-
-def member(name: str, content: bytes) -> bytes:
-    header = tarfile.TarInfo(name)
-    header.size = len(content)
-    return header.tobuf(tarfile.GNU_FORMAT, "utf-8") + content + bytes(-len(content) % 512)
 
 
 def worst(small_layers: int) -> Iterator[bytes]:

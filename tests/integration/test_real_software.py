@@ -25,7 +25,7 @@ from local.invocation import Invocation
 from local.layers import gzipped_layer, layer
 from local.stack import DIRECT, REGION, Stack, free_port, queue_arn
 from s3_to_ecr.errors import BlobsMissing
-from tests.conftest import Load, needed
+from tests.conftest import Load, needed, needed_engine
 from tests.doubles.ecr import EcrDouble
 from tests.doubles.function import Function
 
@@ -137,10 +137,15 @@ def bucket(stack: Stack, fresh: dict[str, str], strict_ecr: EcrDouble, load_hand
     return Bucket(stack, name, queue, handler)
 
 
+def in_ecr(ecr: EcrDouble, repository: str) -> str:
+    """A repository as skopeo names it."""
+    return f"docker://{ecr.url.removeprefix('http://')}/{repository}"
+
+
 @pytest.fixture
 def ecr(strict_ecr: EcrDouble) -> str:
     """The repository `app` as skopeo names it."""
-    return f"docker://{strict_ecr.url.removeprefix('http://')}/app"
+    return in_ecr(strict_ecr, "app")
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +302,10 @@ def test_a_bundle_goes_to_the_repositories_of_its_references(
 
     events = bucket.drop("_/store.tar", (tmp_path / "store.tar").read_bytes())
 
-    url = f"docker://{strict_ecr.url.removeprefix('http://')}"
     for tag, (_, repository, wanted) in bundled.items():
-        assert inspect(f"{url}/{repository}:{wanted}") == inspect(f"oci:{layout}:{tag}")
-        copy(f"{url}/{repository}:{wanted}", f"dir:{tmp_path / tag}", "--all", "--preserve-digests")
+        pulled = f"{in_ecr(strict_ecr, repository)}:{wanted}"
+        assert inspect(pulled) == inspect(f"oci:{layout}:{tag}")
+        copy(pulled, f"dir:{tmp_path / tag}", "--all", "--preserve-digests")
     assert_repeat_is_free(bucket, events, strict_ecr)
 
 
@@ -360,7 +365,7 @@ def assert_bundle_is_there(ecr: EcrDouble, folder: Path) -> None:
         assert ecr_tags[repository] == {tag: built[reference].digest}
         pulled = folder / "pulled" / repository
         pulled.mkdir(parents=True)
-        copy(f"docker://{ecr.url.removeprefix('http://')}/{repository}:{tag}", f"dir:{pulled}", "--preserve-digests")
+        copy(f"{in_ecr(ecr, repository)}:{tag}", f"dir:{pulled}", "--preserve-digests")
 
 
 @pytest.mark.parametrize("command", ["gzip", "zstd"])
@@ -403,8 +408,7 @@ def test_podmans_oci_archive_is_mirrored(
 @pytest.fixture
 def in_docker(tmp_path: Path) -> Iterator[dict[str, Built]]:
     """Two images in the container engine that answers, by references that nobody else has."""
-    has_docker = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607 (the machine's)
-    needed(bool(has_docker and has_docker.returncode == 0), "no container engine answers")
+    needed_engine()
     above = f"registry.invalid:5000/{uuid.uuid4().hex}"
     built = {f"{above}/{name}:1.0": images.image([layer("srv/name", name.encode())]) for name in ("one", "two")}
     saved = images.docker_save_several(([reference], image) for reference, image in built.items())
@@ -424,7 +428,7 @@ def test_what_docker_saves_of_several_images_is_mirrored(
     events = bucket.drop("_/saved.tar.zst", run("zstd", "--stdout", "--quiet", str(tmp_path / "saved.tar")))
 
     for reference, built in in_docker.items():
-        pulled = f"docker://{strict_ecr.url.removeprefix('http://')}/{repositories[reference]}:1.0"
+        pulled = f"{in_ecr(strict_ecr, repositories[reference])}:1.0"
         config, *layers = built.blobs
         assert images.digest_of(inspect(pulled, "--config", "--raw")) == config
         assert [entry["digest"] for entry in json.loads(inspect(pulled))["layers"]] == layers
@@ -491,16 +495,15 @@ def test_images_in_a_self_hosted_registry_are_mirrored_by_its_buckets_events(
         events = bucket.drain()
         results = bucket.invoke(events)
 
-        ecr = f"docker://{strict_ecr.url.removeprefix('http://')}"
         assert {result["repository"] for result in results} == {None, "team/app", "other"}
         for repository, tag in [*(("team/app", tag) for tag in [*TAGS, "docker"]), ("other", "large")]:
-            assert_pulled(f"{registry}/{repository}:{tag}", f"{ecr}/{repository}", tag, tmp_path / repository)
+            assert_pulled(f"{registry}/{repository}:{tag}", in_ecr(strict_ecr, repository), tag, tmp_path / repository)
         assert_repeat_is_free(bucket, events, strict_ecr)
 
         # A tag that moves in the registry moves in ECR.
         copy(f"{registry}/team/app:umoci", f"{registry}/team/app:large")
         bucket.invoke(bucket.drain())
-        assert_pulled(f"{registry}/team/app:umoci", f"{ecr}/team/app", "large", tmp_path / "moved")
+        assert_pulled(f"{registry}/team/app:umoci", in_ecr(strict_ecr, "team/app"), "large", tmp_path / "moved")
 
 
 def test_what_skopeo_syncs_to_a_folder_is_mirrored(
@@ -509,7 +512,6 @@ def test_what_skopeo_syncs_to_a_folder_is_mirrored(
     strict_ecr.create("team/app", "mirror/app")
     storage = f"storage-{uuid.uuid4().hex}"
     stack.s3.create_bucket(Bucket=storage, CreateBucketConfiguration={"LocationConstraint": REGION})
-    ecr = f"docker://{strict_ecr.url.removeprefix('http://')}"
     with docker_registry(stack, storage, tmp_path) as registry:
         copy(f"oci:{layout}:multi", f"{registry}/team/app:multi", "--all")
         source = f"{registry.removeprefix('docker://')}/team/app"
@@ -523,7 +525,9 @@ def test_what_skopeo_syncs_to_a_folder_is_mirrored(
 
             bucket.invoke(bucket.drain())
 
-            assert_pulled(f"{registry}/team/app:multi", f"{ecr}/{repository}", "multi", tmp_path / "pulled" / folder)
+            assert_pulled(
+                f"{registry}/team/app:multi", in_ecr(strict_ecr, repository), "multi", tmp_path / "pulled" / folder
+            )
 
 
 def test_a_static_registry_is_mirrored(bucket: Bucket, ecr: str, strict_ecr: EcrDouble, tmp_path: Path) -> None:

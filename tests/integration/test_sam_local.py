@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from local import images
 from local.layers import layer
 from local.samples import SAMPLES
 from local.stack import BUCKET, REGION, REPOSITORY, Stack, free_port
-from tests.conftest import ROOT, messages_left, needed, wait_until
+from tests.conftest import ROOT, messages_left, needed_engine, wait_until
 from tests.doubles.checkout import copy_repository, run_in, shell_environment
 
 INVOKE = "sam build && sam local invoke --config-env local -e events/s3-put.json"
@@ -115,8 +114,7 @@ def test_a_program_with_much_output_does_not_block(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    has_engine = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False)  # noqa: S607
-    needed(bool(has_engine and has_engine.returncode == 0), "no container engine answers")
+    needed_engine()
     folder = tmp_path_factory.mktemp("checkout")
     copy_repository(folder)
     port, lambda_endpoint = free_port(), f"http://127.0.0.1:{free_port()}"

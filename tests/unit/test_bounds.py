@@ -35,6 +35,7 @@ from s3_to_ecr.telemetry.logs import logger
 from s3_to_ecr.telemetry.metrics import metrics
 from tests.doubles.accounts import Accounts
 from tests.doubles.invocation import Hourglass
+from tests.doubles.tar import header, member
 
 pytestmark = pytest.mark.slow  # most objects are as large as they may be
 
@@ -563,35 +564,28 @@ def archives(draw: st.DrawFn) -> tuple[str, dict[str, bytes], int]:
         name = draw(NAMES | st.sampled_from(["oci-layout", "index.json", "manifest.json", "0" * 64 + ".json"]))
         size = draw(st.sampled_from([0, 1, 512, 1024, 70_000, 2**21, 2**33]))
         copies = draw(st.sampled_from([1, 1, 1, 200]))
-        parts += [member(name, size, draw(kinds), draw(TEXT)[:50]) + draw(data)] * copies
+        parts += [header(name, size, draw(kinds), draw(TEXT)[:50]) + draw(data)] * copies
     archive = b"".join(parts) + bytes(1024)
     return "app/1.0.tar", {"app/1.0.tar": archive}, len(archive) // 512
-
-
-def member(name: str, size: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> bytes:
-    """The header of a member."""
-    header = tarfile.TarInfo(name)
-    header.size, header.type, header.linkname = size, kind, target
-    return header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogatepass")
 
 
 @cache
 def bomb(kind: str) -> bytes:
     """A member of 32 MiB that takes a few KiB."""
-    return images.compress(member(OF_AN_IMAGE, 32 * MIB) + bytes(32 * MIB), kind)
+    return images.compress(header(OF_AN_IMAGE, 32 * MIB) + bytes(32 * MIB), kind)
 
 
 @cache
 def crowd(kind: str) -> bytes:
     """Many members."""
-    return images.compress(member(OF_AN_IMAGE, 0) * 3000, kind)
+    return images.compress(header(OF_AN_IMAGE, 0) * 3000, kind)
 
 
 def compressed(draw: st.DrawFn, content: bytes, kind: str) -> bytes:
     """The content, compressed. It may be damaged, or not all that is compressed, or not all that there is."""
     whole = images.compress(content, kind)
     position, other = draw(st.integers(0, len(whole) - 1)), draw(COMPRESSIONS)
-    promise = member(OF_AN_IMAGE, 2 ** draw(st.integers(20, 62)))
+    promise = header(OF_AN_IMAGE, 2 ** draw(st.integers(20, 62)))
     padding = bytes(draw(st.sampled_from([100, 5 * MIB])))
     before: list[Callable[[], bytes]] = [
         lambda: images.compress(promise, kind),
@@ -644,7 +638,7 @@ def charts(draw: st.DrawFn) -> tuple[str, dict[str, bytes], int]:
     files.insert(
         draw(st.integers(0, len(files))), (draw(st.sampled_from(["web/Chart.yaml", "Chart.yaml"])), chart_yaml)
     )
-    archive = b"".join(member(name, len(file)) + file + bytes(-len(file) % 512) for name, file in files)
+    archive = b"".join(member(name, file) for name, file in files)
     objects = {"app/web.tgz": compressed(draw, archive + bytes(1024), "gzip")}
     if draw(st.booleans()):
         objects["app/web.tgz.prov"] = b"-----BEGIN PGP SIGNED MESSAGE-----" + draw(st.binary(max_size=100))

@@ -19,11 +19,7 @@ from s3_to_ecr.blobs import Blob
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import ImagesFound
 from s3_to_ecr.errors import (
-    BlobsMissing,
-    OutOfTime,
-    Rejected,
     RepositoryMissing,
-    RetryLater,
     S3ToEcrError,
     combined,
     forget_locals,
@@ -33,7 +29,7 @@ from s3_to_ecr.images.manifests import Descriptor, Manifest
 from s3_to_ecr.images.model import PushRequest
 from s3_to_ecr.images.references import Reference, check_tag, is_tag
 from s3_to_ecr.push.image_layers import ImageLayers, ImageUploads, LayerUploads, Streamed
-from s3_to_ecr.push.image_manifests import ImageManifests
+from s3_to_ecr.push.image_manifests import RETRIED_FIRST, ImageManifests
 from s3_to_ecr.push.repositories import Repositories
 from s3_to_ecr.push.targets import Target, targets_of, without_ambiguous_tags
 from s3_to_ecr.results import PushedImage, Result
@@ -46,9 +42,6 @@ _MOST_WAITING_BYTES = 1024 * 1024
 # The layers that one pass through a stream uploads, each counted once for every repository. An image of 10,000 layers
 # may go to 1,000 repositories.
 _MOST_IN_A_PASS = 20_000
-
-# If several images fail, those that may still work are retried before the rest is given up.
-_RANKING = (OutOfTime, BlobsMissing, RetryLater, Rejected)
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class ImagePusher:
         push.run()
         missing = [_all_missing(push.missing)] if push.missing else []
         if failures := [*missing, *nowhere, *ambiguous, *push.failures]:
-            raise combined(failures, _RANKING)
+            raise combined(failures, RETRIED_FIRST)
         repositories = list(dict.fromkeys(target.repository for target in targets))
         return _result(request, [push.pushed[number] for number in sorted(push.pushed)], repositories)
 

@@ -9,6 +9,7 @@ from s3_to_ecr.aws.s3 import ObjectRange
 from s3_to_ecr.deadline import Deadline
 from s3_to_ecr.ecr.api import Registry
 from s3_to_ecr.errors import (
+    BlobsMissing,
     BrokenManifest,
     OutOfTime,
     Rejected,
@@ -32,8 +33,8 @@ _MOST_BLOBS = 10_000
 # images have a few KiB each.
 _MOST_BYTES = 16 * 1024 * 1024
 
-# If several tags fail, one that may still work is retried before the rest is given up.
-_RANKING = (OutOfTime, RetryLater, Rejected)
+# If several images or tags fail, those that may still work are retried before the rest is given up.
+RETRIED_FIRST = (OutOfTime, BlobsMissing, RetryLater, Rejected)
 
 
 class ImageManifests:
@@ -110,7 +111,7 @@ class ImageManifests:
             except S3ToEcrError as error:
                 failures.append(error.within(f"tag {tag}"))
         if failures:
-            raise combined(failures, _RANKING)
+            raise combined(failures, RETRIED_FIRST)
         return kept
 
     def _may_set(self, tag: str, document: ObjectRange, repository: str) -> bool:
