@@ -3,6 +3,7 @@ from __future__ import annotations
 import tests.environment  # noqa: F401 (it must precede all that reads the environment)
 
 # isort: split
+import functools
 import gc
 import io
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 import hypothesis
 import pytest
 from botocore.config import Config
@@ -45,6 +47,9 @@ ROOT = Path(__file__).parent.parent
 
 # The type of `load_handler`, which creates a function in an environment.
 Load = Callable[..., Function]
+
+# botocore would read a service's model once for each session, which takes 10 MB. The tests make hundreds of sessions.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # The duration of an example depends on the machine more than on the code.
 hypothesis.settings.register_profile("s3-to-ecr", deadline=None)
@@ -136,14 +141,13 @@ def ecr_client(ecr: EcrDouble) -> ECRClient:
 
 
 @pytest.fixture
-def dynamodb() -> Iterator[DynamoDBClient]:
+def dynamodb() -> DynamoDBClient:
     """A DynamoDB without a network, with the table `state`."""
-    from moto import mock_aws  # noqa: PLC0415 (it takes 10 MB in every process)
-
-    with mock_aws():
-        client = boto3.client("dynamodb", config=ONE_ATTEMPT)
-        create_state_table(client, "state")
-        yield client
+    double = DynamoDBDouble()
+    double.tables["state"] = {}
+    client = boto3.client("dynamodb", config=ONE_ATTEMPT)
+    double.attach(client)
+    return client
 
 
 @pytest.fixture

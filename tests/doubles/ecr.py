@@ -37,9 +37,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pybase64
-from botocore.exceptions import ConnectionClosedError
 
-from tests.doubles.server import Fault, Faults, QuietHandler, answer_to, serving
+from tests.doubles.server import Fault, Faults, QuietHandler, answer_in_process, serving
 
 if TYPE_CHECKING:
     from types_boto3_ecr.client import ECRClient
@@ -261,18 +260,8 @@ class EcrDouble:
             held.clear()
 
     def attach(self, client: ECRClient) -> None:
-        """Answers a client's requests without a network, right where botocore would send them."""
-
-        # The type stubs know neither botocore's header bytes nor handlers that answer.
-        def send(request: Any, **_: Any) -> Any:
-            operation = request.headers["X-Amz-Target"].decode().removeprefix(_TARGET)
-            answered = self.answer(operation, json.loads(request.body))
-            if answered is None:
-                raise ConnectionClosedError(endpoint_url=request.url)
-            status, answer = answered
-            return answer_to(request, status, json.dumps(answer).encode())
-
-        client.meta.events.register("before-send.ecr.*", send)
+        """Answers the client's calls without a network."""
+        answer_in_process(client, "ecr", self.answer)
 
     def answer(self, operation: str, members: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """The HTTP status and the body, or `None` to cut the connection."""

@@ -9,10 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectionClosedError
-
-from tests.doubles.server import Fault, Faults, QuietHandler, answer_to, serving
+from tests.doubles.server import Fault, Faults, QuietHandler, answer_in_process, serving
 
 MOST_ENTRIES = 10
 MOST_BYTES = 256 * 1024
@@ -58,14 +55,7 @@ class EventBridgeDouble:
 
     def attach(self, client: Any) -> None:
         """Answers the client's calls without a network."""
-
-        def send(request: Any, **_: object) -> AWSResponse:
-            answered = self.answer(json.loads(request.body)["Entries"])
-            if answered is None:
-                raise ConnectionClosedError(endpoint_url=request.url)
-            return answer_to(request, answered[0], json.dumps(answered[1]).encode())
-
-        client.meta.events.register("before-send.events.PutEvents", send)
+        answer_in_process(client, "events", lambda _, members: self.answer(members["Entries"]))
 
     def answer(self, entries: list[dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
         """The HTTP status and the body of the answer to a call, or `None` to cut the connection."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 from botocore.awsrequest import AWSResponse
+from botocore.client import BaseClient
 from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ class _Raw(io.BytesIO):
     def stream(self, **_: Any) -> Iterator[bytes]:
         while chunk := self.read():
             yield chunk
+
+
+def answer_in_process(
+    client: BaseClient, service: str, answer: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]] | None]
+) -> None:
+    """Answers a client's calls without a network, right where botocore would send them.
+
+    `answer` gets the operation and its members. It returns the HTTP status and the body, or `None` to cut
+    the connection.
+    """
+
+    def send(request: Any, **_: Any) -> AWSResponse:
+        operation = request.headers["X-Amz-Target"].decode().rpartition(".")[2]
+        answered = answer(operation, json.loads(request.body))
+        if answered is None:
+            raise ConnectionClosedError(endpoint_url=request.url)
+        status, body = answered
+        return answer_to(request, status, json.dumps(body).encode())
+
+    # The type stubs do not know handlers that answer.
+    client.meta.events.register(f"before-send.{service}.*", cast("Any", send))
 
 
 def answer_to(request: Any, status: int, body: bytes) -> AWSResponse:
