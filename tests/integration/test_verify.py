@@ -22,7 +22,7 @@ from local.event_source import EventSource
 from local.function_log import FunctionLog
 from local.invocation import Invocation
 from local.stack import Stack, create_bucket, queue_arn
-from tests.conftest import ROOT, Load, messages_left, run_python
+from tests.conftest import ROOT, Load, messages_left, run_python, wait_until
 from tests.documents import blocks
 from tests.doubles.cloudformation import CloudFormationDouble, Described
 from tests.doubles.dynamodb import DynamoDBDouble
@@ -282,6 +282,8 @@ def test_an_interrupted_run_leaves_nothing_behind(
 
     deployed.before_invoking = interrupt
     monkeypatch.setattr(Workspace, "_delete_objects", interrupt_again)
+    # Letters that are being received when the signal comes stay hidden so long.
+    monkeypatch.setattr("operate.dead_letters._HIDDEN_SECONDS", 5)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist may ignore Ctrl-C
     try:
         code = deployed.verify()
@@ -292,6 +294,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
     assert (code, report) == (1, "")
     assert progress.endswith("Interrupted.\n")
     assert next(invocations) > 2
+    wait_until(lambda: messages_left(deployed.stack.sqs, deployed.stack.dead_letter_queue_url)[1] == 0)
     assert deployed.left_behind() == []
 
 
