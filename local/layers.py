@@ -20,5 +20,5 @@ def layer(name: str, content: bytes) -> bytes:
 
 def gzipped_layer(size: int, seed: int = 0) -> bytes:
     """A gzip-compressed layer of slightly more than `size` bytes, with incompressible content."""
-    content = random.Random(seed).randbytes(size)  # noqa: S311 (not a secret)
-    return gzip.compress(layer("srv/data.bin", content), compresslevel=1, mtime=0)
+    plain = layer("srv/data.bin", random.Random(seed).randbytes(size))  # noqa: S311 (not a secret)
+    return gzip.compress(plain, compresslevel=1, mtime=0)
