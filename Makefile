@@ -140,13 +140,14 @@ endef
 
 # $(call install,DURATION) installs a lock, and leaves a stamp. Where the stamp is missing, an earlier run may have
 # stopped within a package that counts as complete, so every package is installed again. uv takes seconds where pip takes
-# minutes. Only pip reads pip's own settings, such as a private index, so pip does it where uv fails.
+# minutes. It compiles nothing. Where Python may not write bytecode, each start would compile all that is imported, so
+# there uv does it. Only pip reads pip's own settings, such as a private index, so pip does it where uv fails.
 define install
 	@echo "Installing $< into $(@D). The first time this takes about $(1)." >&2
 	@rm -f $@
 	@test -x $(BIN)/uv || sed -n '/^uv==/,/[^\\]$$/p' requirements/dev.txt | $(VENV)/$(PIP_INSTALL) /dev/stdin || true
 	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps \
-	  $(if $(wildcard $@),,--reinstall) -r $< 2>$(VENV)/uv.log || { \
+	  $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) $(if $(wildcard $@),,--reinstall) -r $< 2>$(VENV)/uv.log || { \
 	  echo "uv could not install it, as $(VENV)/uv.log says, so pip does. This takes longer." >&2; \
 	  $(@D)/$(PIP_INSTALL) $< $(if $(wildcard $@),,--force-reinstall); } || { \
 	  echo "$< could not be installed. pip's message is above. Run make again once it is solved." >&2; exit 1; }
