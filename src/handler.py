@@ -7,9 +7,16 @@ S3 and EventBridge events are answered with the results, and fail if any record 
 messages to deliver again, S3 Batch Operations with what became of each task. A record's failure never stops the others.
 """
 
+# ruff: noqa: E402 (the collector is off before anything large is imported)
 from __future__ import annotations
 
 import gc
+
+# This runs once, while the function starts, when Lambda lends it a whole core. The modules and service models that are
+# loaded here stay for good. Looking among them for garbage while they grow would take a tenth of the start.
+gc.disable()
+
+# isort: split
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +29,11 @@ from s3_to_ecr.telemetry.metrics import metrics
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# This runs once, while the function starts, when Lambda lends it a whole core. The service models that botocore loads
-# here stay for good. Looking among them for garbage while they grow would take a tenth of the start.
-gc.disable()
 settings = Settings.from_environment(os.environ)
 clients = Clients()
 app = App(clients, settings)
 if settings.outcome_bus:
-    clients.events  # noqa: B018 (made now, while there is a whole core for it)
+    clients.events  # noqa: B018 (made now, while Lambda lends a whole core)
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     gc.freeze()  # for a process that imports this once, as Lambda's does
 gc.enable()

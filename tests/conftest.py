@@ -3,6 +3,7 @@ from __future__ import annotations
 import tests.environment  # noqa: F401 (it must precede all that reads the environment)
 
 # isort: split
+import fcntl
 import functools
 import gc
 import io
@@ -120,6 +121,14 @@ def stubbed(client: S3Client | SQSClient) -> Iterator[Stubber]:
     with Stubber(client) as stub:
         yield stub
         stub.assert_no_pending_responses()
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For a test whose processes take hundreds of megabytes: no other such test runs at the same time."""
+    with Path(tmp_path_factory.getbasetemp().parent, "much-memory").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

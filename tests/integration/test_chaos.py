@@ -200,6 +200,7 @@ def test_a_layer_that_another_invocation_has_just_finished_is_not_sent_again(
     assert len(strict_ecr.spans) == 4
 
 
+@pytest.mark.usefixtures("much_memory")
 def test_500_objects_with_repeated_and_reordered_events_are_uploaded_once_each(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:

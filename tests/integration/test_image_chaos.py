@@ -123,6 +123,7 @@ def test_an_image_whose_process_is_killed_repeatedly_is_pushed(
     assert strict_ecr.bytes_received <= sum(map(len, built.all_blobs.values())) + 4 * kills * SMALL_PART
 
 
+@pytest.mark.usefixtures("much_memory")
 def test_images_in_all_layouts_are_pushed_whatever_the_order_of_files_and_events(
     doubled: dict[str, str], s3_double: S3Double, strict_ecr: EcrDouble
 ) -> None:

@@ -103,6 +103,7 @@ def make_zstd(path: Path) -> None:
         file.write(compressor.compress(bytes(1024)) + compressor.flush())
 
 
+@pytest.mark.usefixtures("much_memory")
 @pytest.mark.parametrize("make", [make_gzip, make_zstd])
 def test_the_worst_archive_takes_less_than_400_mb(make: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "worst.tar"
