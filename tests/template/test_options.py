@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
 import re
 from typing import Any
 
 import pytest
 
-from local.stack import REGION
+from tests.template.conftest import Lint
 from tests.template.rendering import (
     BOUNDARY,
     BUS,
@@ -273,7 +271,7 @@ every_combination = pytest.mark.parametrize("parameters", combinations())
 
 @every_combination
 def test_the_deployed_template_passes_cfn_lint_with_any_parameters(
-    source: Template, parameters: dict[str, str]
+    source: Template, parameters: dict[str, str], lint: Lint
 ) -> None:
     rendered = concrete(source, **parameters)
     del rendered["Metadata"]["AWS::ServerlessRepo::Application"]  # which CloudFormation never reads
@@ -281,33 +279,13 @@ def test_the_deployed_template_passes_cfn_lint_with_any_parameters(
     assert lint(rendered) == []
 
 
-def test_cfn_lint_finds_a_property_that_does_not_exist(source: Template) -> None:
+def test_cfn_lint_finds_a_property_that_does_not_exist(source: Template, lint: Lint) -> None:
     rendered = concrete(source)
     del rendered["Metadata"]["AWS::ServerlessRepo::Application"]
     rendered["Resources"]["WorkQueue"]["Properties"]["VisibilityTimout"] = 1
 
     [found] = lint(rendered)
     assert "'VisibilityTimout' was unexpected" in found
-
-
-def lint(template: Template) -> list[str]:
-    """What cfn-lint says about a template."""
-    from cfnlint.decode import decode_str  # noqa: PLC0415 (cfn-lint takes 50 MB in every process that imports it)
-
-    decoded, errors = decode_str(json.dumps(template))
-    assert decoded is not None
-    assert errors == []
-    return [f"{match.rule.id} {match.message} {match.path}" for match in linter().validate_template(decoded)]
-
-
-@functools.cache
-def linter() -> Any:
-    """cfn-lint with its rules. Reading them takes as long as checking a template."""
-    from cfnlint.config import ConfigMixIn  # noqa: PLC0415 (see above)
-    from cfnlint.runner import Runner  # noqa: PLC0415
-
-    # W2001: a parameter that only conditions use is unused after they are evaluated.
-    return Runner(ConfigMixIn(regions=[REGION], ignore_checks=["W2001"]))
 
 
 @every_combination

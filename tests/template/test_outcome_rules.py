@@ -19,8 +19,8 @@ from s3_to_ecr.telemetry.outcome_events import MIRRORED, REJECTED, OutcomeEvents
 from tests.conftest import ROOT
 from tests.documents import blocks
 from tests.doubles.eventbridge import EventBridgeDouble
+from tests.template.conftest import Lint
 from tests.template.rendering import CloudFormationLoader, of_type
-from tests.template.test_options import lint
 
 PAGE = (ROOT / "docs/events.md").read_text()
 [EXAMPLE] = [json.loads(block) for block in blocks(PAGE, "json")]
@@ -59,7 +59,7 @@ def test_the_table_names_every_field() -> None:
 
 
 @pytest.mark.parametrize("template", RULES, ids=["mail", "chat", "workflow"])
-def test_a_rule_is_valid_and_names_what_events_have(template: dict[str, Any]) -> None:
+def test_a_rule_is_valid_and_names_what_events_have(template: dict[str, Any], lint: Lint) -> None:
     assert lint(template) == []
     for rule in of_type(template["Resources"], "AWS::Events::Rule"):
         pattern = rule["EventPattern"]
