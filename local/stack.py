@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -101,6 +103,10 @@ def _session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
+# Below the ports that systems give to outgoing connections: one of those might be taken before a server listens on it.
+_FREE_PORTS = range(20_000, 32_000)
+
+
 @contextmanager
 def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
     """Starts the stack on `port`, or a free port if it is 0, and stops it at the end.
@@ -130,11 +136,17 @@ def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
 
 def free_port(port: int = 0, host: str = "127.0.0.1") -> int:
     """A TCP port that is currently free; `port` itself unless it is 0. Raises `OSError` if that is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        bound: int = probe.getsockname()[1]
-        return bound
+    while True:
+        chosen = port or random.choice(_FREE_PORTS)  # noqa: S311 (not a secret)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, chosen))
+            except OSError as error:
+                if port or error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return chosen
 
 
 def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
