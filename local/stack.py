@@ -103,10 +103,6 @@ def _session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
-# Below the ports that systems give to outgoing connections: one of those might be taken before a server listens on it.
-_FREE_PORTS = range(20_000, 32_000)
-
-
 @contextmanager
 def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
     """Starts the stack on `port`, or a free port if it is 0, and stops it at the end.
@@ -132,6 +128,10 @@ def running(port: int = 0, *more_hosts: str) -> Iterator[Stack]:
     finally:
         server.terminate()
         server.wait()
+
+
+# Below the ports that systems give to outgoing connections: one of those might be taken before a server listens on it.
+_FREE_PORTS = range(20_000, 32_000)
 
 
 def free_port(port: int = 0, host: str = "127.0.0.1") -> int:

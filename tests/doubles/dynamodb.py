@@ -64,7 +64,7 @@ class DynamoDBDouble:
 
     def attach(self, client: DynamoDBClient) -> None:
         """Answers the client's calls without a network."""
-        answer_in_process(client, "dynamodb", self.answer)
+        answer_in_process(client, self.answer)
 
     def answer(self, operation: str, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """The HTTP status and the body of the answer to a call."""

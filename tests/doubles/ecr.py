@@ -261,7 +261,7 @@ class EcrDouble:
 
     def attach(self, client: ECRClient) -> None:
         """Answers the client's calls without a network."""
-        answer_in_process(client, "ecr", self.answer)
+        answer_in_process(client, self.answer)
 
     def answer(self, operation: str, members: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """The HTTP status and the body, or `None` to cut the connection."""

@@ -55,7 +55,7 @@ class EventBridgeDouble:
 
     def attach(self, client: Any) -> None:
         """Answers the client's calls without a network."""
-        answer_in_process(client, "events", lambda _, members: self.answer(members["Entries"]))
+        answer_in_process(client, lambda _, members: self.answer(members["Entries"]))
 
     def answer(self, entries: list[dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
         """The HTTP status and the body of the answer to a call, or `None` to cut the connection."""

@@ -67,7 +67,7 @@ class _Raw(io.BytesIO):
 
 
 def answer_in_process(
-    client: BaseClient, service: str, answer: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]] | None]
+    client: BaseClient, answer: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]] | None]
 ) -> None:
     """Answers a client's calls without a network, right where botocore would send them.
 
@@ -84,7 +84,7 @@ def answer_in_process(
         return answer_to(request, status, json.dumps(body).encode())
 
     # The type stubs do not know handlers that answer.
-    client.meta.events.register(f"before-send.{service}.*", cast("Any", send))
+    client.meta.events.register("before-send", cast("Any", send))
 
 
 def answer_to(request: Any, status: int, body: bytes) -> AWSResponse:
